@@ -203,12 +203,14 @@ static const char *type_hint(enum param_type t) {
                             : "a number and s, m, h, d or w";
 }
 
-/* A number that is too small: in Postfix no program that reads it starts. */
-static void least_check(struct config *c, const char *file, int line, const struct param_info *info,
-                        const void *at, const char *text) {
+/* Of a number that is too small: in Postfix no program that reads it starts. */
+static void number_check(struct config *c, const char *file, int line,
+                         const struct param_info *info, const void *at, const char *text) {
     if (info->type == PARAM_STR || info->type == PARAM_BOOL)
         return;
     int64_t least = param_least(info), is = *(const int64_t *)at;
+    if (is_time(info))
+        time_check_rest(c, file, line, info->name, text, is);
     if (is < least)
         diag_add(&c->diags, DIAG_ERROR, file, line, "%s = %s is too small: at least %lld%s%s",
                  info->name, text, (long long)least, is_time(info) ? " s" : "",
@@ -242,11 +244,8 @@ static void param_fill(struct config *c, const struct service *svc, struct param
                  : info->type == PARAM_INT ? "numerical"
                                            : "time",
                  info->name, text, type_hint(info->type));
-    else if (is_time(info) &&
-             (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL))
-        time_check_rest(c, file, line, info->name, text, *(const int64_t *)at);
-    if (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)
-        least_check(c, file, line, info, at, text);
+    else if (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)
+        number_check(c, file, line, info, at, text);
     if (info->type != PARAM_STR)
         free(text);
 }
@@ -736,6 +735,28 @@ static void check_transport_values(struct config *c) {
     }
 }
 
+/* A word that is no protocol would leave no address to listen on: in Postfix nothing starts then.
+ */
+static void check_protocols(struct config *c) {
+    struct str rest = str_of(c->p.inet_protocols), word;
+    int line, known = 0;
+    const char *file = config_place(c, NULL, "inet_protocols", &line);
+    while (str_split(&rest, ", \t\r\n", &word)) {
+        if (!str_eq_c(word, "all") && !str_eq_c(word, "ipv4") && !str_eq_c(word, "ipv6"))
+            diag_add(&c->diags, DIAG_ERROR, file, line,
+                     "inet_protocols: there is no protocol \"%.*s\": ipv4, ipv6 or all",
+                     STR_FMT(word));
+        known++;
+    }
+    if (known == 0)
+        diag_add(&c->diags, DIAG_ERROR, file, line,
+                 "inet_protocols: it names no protocol: ipv4, ipv6 or all");
+    if (c->p.inet_interfaces[0] == '\0')
+        diag_add(&c->diags, DIAG_WARN, config_place(c, NULL, "inet_interfaces", &line), line,
+                 "inet_interfaces: it names no address: only services of master.cf that have an "
+                 "address of their own can be connected to");
+}
+
 struct config *config_build(struct cfg_source *src) {
     struct config *c = MEM_NEW(struct config);
     atomic_store(&c->refs, 1);
@@ -754,6 +775,7 @@ struct config *config_build(struct cfg_source *src) {
     }
     refusals_of(c, NULL);
     check_transport_values(c);
+    check_protocols(c);
     frozen_fill(c);
     sendmail_fill(c);
     return c;

@@ -74,6 +74,8 @@ def test_the_name_of_a_system_without_a_domain(tmp_path, text):
     ("smtp_destination_rate_delay = 1x", r"line 1: bad time configuration: smtp_destination_rate_delay = 1x"),
     ("smtp_destination_recipient_limit = 2h", r"line 1: bad numerical configuration: smtp_destination_recipient_limit = 2h"),
     ("smtpd_recipient_limit = many", r"line 1: bad numerical configuration: smtpd_recipient_limit = many"),
+    ("inet_protocols = ipv4, ip6", r"line 1: inet_protocols: there is no protocol \"ip6\": ipv4, ipv6 or all"),
+    ("inet_protocols =", r"line 1: inet_protocols: it names no protocol"),
     ("hopcount_limit = 0", r"line 1: hopcount_limit = 0 is too small: at least 1"),
     ("maximal_backoff_time = 0h", r"line 1: maximal_backoff_time = 0h is too small: at least 1 s"),
     ("smtpd_junk_command_limit = 4294967296", r"line 1: bad numerical configuration: smtpd_junk_command_limit = 4294967296"),
@@ -94,6 +96,7 @@ def test_mistakes_are_named(tmp_path, text, error):
 
 
 TOLERATED = [
+    ("inet_interfaces =", r"warning: .*line 8: inet_interfaces: it names no address: only services of master.cf that have an address"),
     ("relayhost = [relay.server", r"error: .*line 8: relayhost: \"\[relay.server\": missing ']': mail for it waits"),
     ("relayhost = smtp:[relay.server]:25", r"error: .*a transport name does not belong in a next hop"),
     ("relayhost = [relay.server]:smptp", r"error: .*bad port or unknown service"),
