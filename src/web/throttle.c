@@ -24,11 +24,20 @@ struct entry {
     int64_t before_ms; /* of the one before */
     uint64_t account;  /* of an address: the hash of the account that was guessed for last */
     unsigned run;      /* how many of failures were for it, one after the other */
+    unsigned looking;  /* guesses that are being looked at; of an account, from known addresses */
 };
 
 static struct entry table[ENTRIES];
 static unsigned guesses[2]; /* that are being looked at; of strangers, and of known addresses */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Is entry a to make room before entry b?  One whose guesses are being looked at stays. */
+static bool entry_goes_first(const struct entry *a, const struct entry *b) {
+    bool a_free = a->key[0] == '\0', b_free = b->key[0] == '\0';
+    if (a->looking > 0 || b->looking > 0)
+        return a->looking == 0;
+    return a_free ? !b_free : !b_free && b->last_ms > a->last_ms;
+}
 
 static struct entry *entry_find(const char *kind, const char *who, bool make) {
     char key[sizeof table[0].key];
@@ -36,11 +45,11 @@ static struct entry *entry_find(const char *kind, const char *who, bool make) {
     int64_t now = clock_mono_ms();
     snprintf(key, sizeof key, "%s %s", kind, who);
     for (size_t i = 0; i < ENTRIES; i++) {
-        if (table[i].key[0] != '\0' && now - table[i].last_ms > FORGET_MS)
+        if (table[i].looking == 0 && now - table[i].last_ms > FORGET_MS)
             table[i].key[0] = '\0';
         if (strcmp(table[i].key, key) == 0)
             return &table[i];
-        if (table[i].key[0] == '\0' ? oldest->key[0] != '\0' : oldest->last_ms > table[i].last_ms)
+        if (entry_goes_first(&table[i], oldest))
             oldest = &table[i];
     }
     if (!make)
@@ -76,6 +85,11 @@ static unsigned wait_of(const struct entry *e, unsigned most) {
     return left <= 0 ? 0 : (unsigned)(left / 1000 + 1);
 }
 
+/* What is right is forgiven, also what is being looked at yet: that has a bound of its own. */
+static bool is_looked_at(const struct entry *e) {
+    return e != NULL && e->looking >= FREE;
+}
+
 unsigned throttle_begin(const char *client, const char *account, bool known) {
     char key[INET6_ADDRSTRLEN];
     client = netaddr_network(client, THROTTLE_NETWORK, key);
@@ -83,10 +97,15 @@ unsigned throttle_begin(const char *client, const char *account, bool known) {
     struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
     unsigned a = from == NULL ? 0 : wait_of(from, WAIT_MAX);
     unsigned b = to == NULL || known ? 0 : wait_of(to, SHARED_MAX);
-    bool full = a == 0 && b == 0 && guesses[known] == THROTTLE_GUESSES;
+    bool full = guesses[known] == THROTTLE_GUESSES || is_looked_at(from) || is_looked_at(to);
+    full = a == 0 && b == 0 && full;
     if (a == 0 && b == 0 && !full) { /* what is refused has no entry made, for which others go */
-        entry_begin(entry_find("from", client, true), account);
-        entry_begin(entry_find("for", account, true), account);
+        from = entry_find("from", client, true);
+        entry_begin(from, account);
+        from->looking++;
+        to = entry_find("for", account, true);
+        entry_begin(to, account);
+        to->looking += known;
         guesses[known]++;
     }
     pthread_mutex_unlock(&lock);
@@ -97,9 +116,13 @@ void throttle_end(const char *client, const char *account, bool known, enum thro
     char key[INET6_ADDRSTRLEN];
     bool right = how == THROTTLE_RIGHT;
     client = netaddr_network(client, THROTTLE_NETWORK, key);
-    pthread_mutex_lock(&lock); /* an entry may have made room for another one meanwhile */
+    pthread_mutex_lock(&lock); /* an account's entry may have made room for another one meanwhile */
     struct entry *from = entry_find("from", client, false), *to = entry_find("for", account, false);
     guesses[known]--;
+    if (from != NULL && from->looking > 0)
+        from->looking--;
+    if (to != NULL && to->looking > 0 && known)
+        to->looking--;
     if (from != NULL && how != THROTTLE_WRONG)
         entry_forgive(from, account, right);
     if (to != NULL && how != THROTTLE_WRONG)

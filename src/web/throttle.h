@@ -11,7 +11,9 @@
  *
  * Strangers of many addresses may have many guesses looked at all the same, and each keeps a place
  * of the page until a database or a slow hash has answered: THROTTLE_GUESSES at a time, and as many
- * from where their accounts' owners have come from.  Any thread.
+ * from where their accounts' owners have come from.  Of these, five of each address and five of
+ * each account: a right password, which forgives, keeps no other owner's from being looked at.  Any
+ * thread.
  */
 #ifndef PH_WEB_THROTTLE_H
 #define PH_WEB_THROTTLE_H

@@ -52,6 +52,32 @@ static void test_what_is_refused_makes_no_room(void **state) {
     throttle_end("192.0.2.2", "boss@a.example", true, THROTTLE_WRONG);
 }
 
+/* The right password forgives those beside it, which are being looked at yet. */
+static void test_of_one_account_few_are_looked_at(void **state) {
+    char client[32];
+    unsigned begun = 0;
+    (void)state;
+    for (unsigned i = 0; i < 2 * THROTTLE_GUESSES; i++) {
+        begun += throttle_begin("203.0.113.8", "local@a.example", true) == 0;
+        if (i % 5 == 4) {
+            throttle_end("203.0.113.8", "local@a.example", true, THROTTLE_RIGHT);
+            begun--;
+        }
+    }
+    begun += throttle_begin("203.0.113.8", "local@a.example", true) == 0;
+    for (unsigned i = 0; i < THROTTLE_GUESSES; i++) { /* the owner may have many addresses, too */
+        snprintf(client, sizeof client, "192.0.2.%u", 100 + i);
+        begun += throttle_begin(client, "local@a.example", true) == 0;
+    }
+    assert_int_equal(begun, 5);
+    assert_int_equal(throttle_begin("203.0.113.9", "boss@a.example", true), 0);
+    throttle_end("203.0.113.9", "boss@a.example", true, THROTTLE_RIGHT);
+    while (begun-- > 0)
+        throttle_end("203.0.113.8", "local@a.example", true, THROTTLE_RIGHT);
+    assert_int_equal(throttle_begin("203.0.113.8", "local@a.example", true), 0);
+    throttle_end("203.0.113.8", "local@a.example", true, THROTTLE_RIGHT);
+}
+
 /* However many addresses strangers have: those who guess keep no more places than that, and none of
  * those of owners where these have come from. */
 static void test_so_many_guesses_are_looked_at(void **state) {
@@ -91,6 +117,7 @@ static void test_a_silent_daemon_is_given_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_refused_makes_no_room),
+                                       cmocka_unit_test(test_of_one_account_few_are_looked_at),
                                        cmocka_unit_test(test_so_many_guesses_are_looked_at),
                                        cmocka_unit_test(test_a_silent_daemon_is_given_up)};
     return cmocka_run_group_tests(tests, NULL, NULL);

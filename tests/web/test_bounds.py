@@ -116,6 +116,26 @@ def test_strangers_of_many_addresses_who_guess_take_few_places(dns):
         assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 300000 * SLOW, status
 
 
+def test_a_tenant_who_signs_in_all_the_time_keeps_nobody_from_signing_in(dns):
+    """From an address that is known, with the right password, which forgives what came before: some of the places are others'."""
+    with site(dns) as w:
+        assert log_in(w, GLOBAL, SECRET, "192.0.2.1") == log_in(w, OF_DOMAIN, SECRET, "198.51.100.1") == 200
+        codes, over = [], threading.Event()
+        def tenant():
+            while not over.is_set():
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    codes.append(log_in(w, OF_DOMAIN, SECRET, "198.51.100.1"))
+        threads = [threading.Thread(target=tenant) for _ in range(60)]
+        for t in threads:
+            t.start()
+        try:
+            wait_for(lambda: codes.count(200) > 5 and 503 in codes)
+            assert [log_in(w, GLOBAL, SECRET, "192.0.2.1") for _ in range(20)] == [200] * 20
+        finally:
+            over.set()
+            wait_ended(*threads)
+
+
 def test_a_tenants_long_lists_keep_nobody_from_writing_records(dns):
     """As many records as a domain may have, each for as many users as fit: one more is compared with all of them, while others wait."""
     def users(i):
