@@ -47,7 +47,7 @@
 #define RELAYS_LISTED "listed"
 #define RELAYS_FIND_WHERE(may, servers)                                                            \
     "SELECT id, name, hosts, tls, mechanisms, username, account, modified FROM relay"              \
-    " WHERE (plain(nexthop) = ?2 OR plain(name) = ?2)" may " AND CASE ?1 WHEN '" RELAYS_ALL        \
+    " WHERE " may "(plain(nexthop) = ?2 OR plain(name) = ?2) AND CASE ?1 WHEN '" RELAYS_ALL        \
     "' THEN account = "                                                                            \
     "'" RELAYS_ALL "' WHEN '" RELAYS_NAMED "' THEN account = '" RELAYS_NAMED "'"                   \
     " OR instr(',' || account || ',', '," RELAYS_NAMED_TOO ",') > 0"                               \
@@ -56,10 +56,12 @@
     " ORDER BY plain(nexthop) = ?2 DESC, (instr(account, ',') = 0 AND plain(account) = ?1) DESC,"  \
     " id LIMIT 1"
 /* A domain's own record is for mail of that domain alone, and is none for the mail of others, or
- * where the server's alone are asked for (?3). */
+ * where the server's alone are asked for (?3).  That is asked before all else: of the records of a
+ * domain, which may be many and long, the mail of others brings neither names nor lists into one
+ * form. */
 #define RELAYS_FIND                                                                                \
     RELAYS_FIND_WHERE(                                                                             \
-        " AND (owner = '' OR (NOT ?3 AND plain(owner) = substr(?1, instr(?1, '@') + 1)))",         \
+        "(owner = '' OR (NOT ?3 AND plain(owner) = substr(?1, instr(?1, '@') + 1))) AND ",         \
         " AND owner = ''")
 /* The same where no record has an owner. */
 #define RELAYS_FIND_UNOWNED RELAYS_FIND_WHERE("", "")

@@ -162,10 +162,57 @@ static void test_relay_records_give_one(void **state) {
                0, "");
 }
 
+/* plain(text), and how often a text of a domain's own record is brought into its form. */
+static void count_plain(sqlite3_context *context, int n, sqlite3_value **args) {
+    unsigned *counted = sqlite3_user_data(context);
+    const char *text = (const char *)sqlite3_value_text(args[0]);
+    assert_int_equal(n, 1);
+    *counted += strncmp(text, "own", 3) == 0;
+    sqlite3_result_text(context, text, -1, SQLITE_TRANSIENT);
+}
+
+/* How often the look-up for account brings a name, a next hop or a list of a domain's own records
+ * into its form. */
+static unsigned counted_for(sqlite3 *db, const char *account) {
+    unsigned counted = 0;
+    sqlite3_stmt *st;
+    sqlite3_create_function(db, RELAYS_PLAIN, 1, SQLITE_UTF8, &counted, count_plain, NULL, NULL);
+    sqlite3_create_function(db, RELAYS_LISTED, 2, SQLITE_UTF8, &counted, count_plain, NULL, NULL);
+    assert_int_equal(sqlite3_prepare_v2(db, RELAYS_FIND, -1, &st, NULL), SQLITE_OK);
+    sqlite3_bind_text(st, 1, account, -1, SQLITE_STATIC);
+    sqlite3_bind_text(st, 2, "[h.example]", -1, SQLITE_STATIC);
+    sqlite3_bind_int(st, 3, 0);
+    assert_int_equal(sqlite3_step(st), SQLITE_DONE);
+    sqlite3_finalize(st);
+    return counted;
+}
+
+/* A domain's own records cost the mail of others next to nothing, however long their texts are. */
+static void test_records_of_others_are_not_looked_at(void **state) {
+    char path[120];
+    sqlite3 *db;
+    (void)state;
+    database("relays",
+             RELAYS_SCHEMA "INSERT INTO relay (id, name, nexthop, account, hosts, owner) VALUES"
+                           " (1, 'own 1', 'own hop', '@b.example', '[1.example]', 'b.example'),"
+                           " (2, 'own 2', 'own hop', 'a@b.example', '[2.example]', 'b.example')");
+    snprintf(path, sizeof path, "%s/relays", dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(counted_for(db, "a@c.example"), 0);
+    assert_int_equal(counted_for(db, "@c.example"), 0);
+    assert_int_equal(counted_for(db, RELAYS_ALL), 0);
+    assert_int_equal(counted_for(db, RELAYS_NAMED), 0);
+    assert_int_equal(counted_for(db, "a@b.example"), 4);
+    sqlite3_close(db);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, rows_make, dir_remove)
-    const struct CMUnitTest tests[] = {T(test_rows), T(test_parts), T(test_a_table_in_two_roles),
+    const struct CMUnitTest tests[] = {T(test_rows),
+                                       T(test_parts),
+                                       T(test_a_table_in_two_roles),
                                        T(test_the_embedded_store_gives_one),
-                                       T(test_relay_records_give_one)};
+                                       T(test_relay_records_give_one),
+                                       T(test_records_of_others_are_not_looked_at)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
