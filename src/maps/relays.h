@@ -39,10 +39,11 @@
 #define RELAYS_ADD_OWNER "ALTER TABLE relay ADD COLUMN owner TEXT NOT NULL DEFAULT ''"
 
 /* For an account of a list: a record that has it.  For RELAYS_NAMED: one that is for what main.cf
- * names, or that has that name and an account of others, so that mail which may not use it can be
- * told so.  RELAYS_PLAIN gives what is written and what is asked for one form for every spelling of
- * a domain.  RELAYS_LISTED says whether a list has an account, which is in that form: lists may be
- * long, and each question passes all of a domain's, so they are not brought into it. */
+ * names, or else one that has that name and an account of others, so that mail which may not use it
+ * can be told so.  RELAYS_PLAIN gives what is written and what is asked for one form for every
+ * spelling of a domain.  RELAYS_LISTED says whether a list has an account, which is in that form:
+ * lists may be long, and each question passes all of a domain's, so they are not brought into it.
+ */
 #define RELAYS_PLAIN  "plain"
 #define RELAYS_LISTED "listed"
 #define RELAYS_FIND_WHERE(may, servers)                                                            \
@@ -53,8 +54,9 @@
     " OR instr(',' || account || ',', '," RELAYS_NAMED_TOO ",') > 0"                               \
     " OR (username <> '' AND plain(name) = ?2" servers ")"                                         \
     " ELSE listed(account, ?1) END"                                                                \
-    " ORDER BY plain(nexthop) = ?2 DESC, (instr(account, ',') = 0 AND plain(account) = ?1) DESC,"  \
-    " id LIMIT 1"
+    " ORDER BY plain(nexthop) = ?2 DESC, CASE ?1 WHEN '" RELAYS_NAMED "' THEN"                     \
+    " instr(',' || account || ',', '," RELAYS_NAMED_TOO ",') > 0 OR account = '" RELAYS_NAMED "'"  \
+    " ELSE instr(account, ',') = 0 AND plain(account) = ?1 END DESC, id LIMIT 1"
 /* A domain's own record is for mail of that domain alone, and is none for the mail of others, or
  * where the server's alone are asked for (?3).  That is asked before all else: of the records of a
  * domain, which may be many and long, the mail of others brings neither names nor lists into one

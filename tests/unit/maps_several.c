@@ -162,6 +162,23 @@ static void test_relay_records_give_one(void **state) {
                0, "");
 }
 
+/* What main.cf names is found before another's record that has the next hop as its name. */
+static void test_the_record_that_main_cf_names(void **state) {
+    char spec[140];
+    (void)state;
+    database("relays", RELAYS_SCHEMA
+             "INSERT INTO relay (id, name, nexthop, account, hosts, username) VALUES"
+             " (1, '[h.example]', '[h.example]', 'boss@b.example', '[1.example]', 'user1'),"
+             " (2, 'office', '[h.example]', 'main.cf,a@b.example', '[2.example]', 'user2')");
+    snprintf(spec, sizeof spec, "relays:%s/relays", dir);
+    check_both(
+        spec, RELAYS_NAMED "\n[h.example]",
+        "{\"id\": \"2\", \"name\": \"office\", \"hosts\": \"[2.example]\", \"tls\": \"encrypt\", "
+        "\"mechanisms\": \"\", \"user\": \"user2\", \"account\": "
+        "\"main.cf,a@b.example\", \"modified\": \"0\"}",
+        0, "");
+}
+
 /* plain(text), and how often a text of a domain's own record is brought into its form. */
 static void count_plain(sqlite3_context *context, int n, sqlite3_value **args) {
     unsigned *counted = sqlite3_user_data(context);
@@ -213,6 +230,7 @@ int main(void) {
                                        T(test_a_table_in_two_roles),
                                        T(test_the_embedded_store_gives_one),
                                        T(test_relay_records_give_one),
+                                       T(test_the_record_that_main_cf_names),
                                        T(test_records_of_others_are_not_looked_at)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
