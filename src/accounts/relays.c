@@ -502,6 +502,14 @@ static bool record_find_old(struct relays *r, const char *name, struct merged *m
     return rc == SQLITE_ROW || rc == SQLITE_DONE;
 }
 
+/* Is it perhaps another record that the server's administrator means?  A domain's administrators
+ * choose the names of its records, and would have the login that is set. */
+static bool is_taken_unseen(const struct relay_fields *f, const struct relay_fields *old,
+                            const char *by) {
+    return by == NULL && old->owner[0] != '\0' && f->owner == NULL && f->version[0] == '\0' &&
+           !f->fresh;
+}
+
 static enum relays_rc merge(struct relays *r, const struct relay_fields *f, const char *by,
                             struct merged *m, char **why) {
     struct relay_fields old;
@@ -510,6 +518,13 @@ static enum relays_rc merge(struct relays *r, const struct relay_fields *f, cons
     if (!relay_belongs(m->exists ? old.owner : merge_text(f->owner, ""), by) ||
         !relay_belongs(merge_text(f->owner, old.owner), by)) {
         record_say(why, m->exists ? RELAY_TAKEN : "a record of one's own has one's own domain");
+        return RELAYS_BAD;
+    }
+    if (is_taken_unseen(f, &old, by)) {
+        record_say(why,
+                   "that name has a record of the domain %s: give yours another name, or change "
+                   "that one with owner=%s",
+                   old.owner, old.owner);
         return RELAYS_BAD;
     }
     bool newer = f->version[0] != '\0' && strcmp(f->version, old.version) != 0;

@@ -64,6 +64,8 @@ enum relays_rc {
  * values that cannot be used, and when hosts or user change while the password is not given again.
  * Where users is not given, a record that gets an account is only for mail with a next hop
  * that main.cf names, and a domain's for that domain.  version "": whatever the record has become.
+ * A domain's record is changed for the server only where owner or version is given: its name may
+ * have been taken by chance.
  * by: the record must belong to this domain; NULL: it may belong to any. */
 enum relays_rc relays_set(struct relays *r, const struct relay_fields *f, const char *by,
                           char **why);

@@ -24,7 +24,8 @@ static int record_usage(void) {
           "an account, only mail whose next hop main.cf itself names, or a table in a file, for\n"
           "which main.cf stands in a list with others.\n"
           "owner: the domain whose record it is: for mail of that domain alone, and its\n"
-          "administrators see and change it on the page; without one it is the server's.\n"
+          "administrators see and change it on the page; without one it is the server's.  A\n"
+          "domain's record is changed with its owner alone, owner= makes it the server's.\n"
           "password: read from standard input.\n",
           stderr);
     return EX_USAGE_;

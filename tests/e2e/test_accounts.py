@@ -280,6 +280,23 @@ def test_a_record_that_is_given_to_others_stays_for_what_main_cf_names(dns, tls)
     relay.stop()
 
 
+def test_a_name_that_a_domain_has_taken_gives_it_no_login(dns):
+    """Who administers a domain chooses its records' names: the server's administrator, who means another one, is told."""
+    with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
+        def listed():
+            return json.loads(p.run("record", "list", "--json", check=True).stdout)
+        p.run("record", "set", "provider", "hosts=[127.0.0.1]:99", "owner=a.example", check=True)
+        before = listed()
+        words = ["record", "set", "provider", "hosts=[127.0.0.1]:9", "user=me", "password"]
+        for more in ([], ["for=@a.example"]):
+            r = p.run(*words, *more, stdin="pw\n")
+            assert r.returncode == 1 and "a record of the domain a.example" in r.stderr and listed() == before, r.stderr
+        p.run(*words, "owner=a.example", stdin="pw\n", check=True)
+        assert (listed()["user"], listed()["for"]) == ("me", "@a.example")
+        p.run("record", "set", "provider", "owner=", "for=everybody", check=True)
+        assert (listed()["owner"], listed()["for"]) == ("", "everybody")
+
+
 def test_a_store_that_does_not_take_a_relay_host_gives_nobody_its_record(dns):
     with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
         p.run("domain", "add", "y.example", check=True)

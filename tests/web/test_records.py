@@ -270,6 +270,8 @@ def test_a_domain_has_records_of_its_own(dns):
         ours.fails(400, "PUT", "/api/relay/mail", body={"for": "everybody"})
         said = ours.fails(400, "PUT", "/api/relay/mail", body={"hosts": "[thief.example]"})
         assert "password is needed again" in said
+        said = boss.fails(400, "PUT", "/api/relay/mail", body={"hosts": "[127.0.0.1]:9", "user": "clerk", "password": "pw"})
+        assert "a record of the domain a.example" in said, said
         assert (boss.get("/api/relay/mail"), boss.get("/api/relay/server")) == before
         # It is for the domain's mail alone, whatever stands in the store or main.cf; for others its name is no record.
         ours.ok("PUT", "/api/domain/a.example", form={"outboundRelay": "mail"})
