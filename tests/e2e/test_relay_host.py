@@ -393,18 +393,24 @@ class Script(FakeRelay):
                 if callable(replies):
                     replies = replies(content)
                 time.sleep(self.pause)
+                if verb == ".":
+                    self._notes(b"BDAT", content, replies)
                 conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
                 if verb == "DATA" and any(r.startswith("354") for r in replies):
                     content = b"".join(iter(f.readline, b".\r\n"))
-                    verb, replies = ".", says["."](content) if callable(says["."]) else says["."]
+                    replies = says["."](content) if callable(says["."]) else says["."]
+                    self._notes(b".", content, replies)
                     conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
-                if verb == "." and replies and replies[0].startswith("250"):
-                    self.taken.append(content)
-                    self.ways.append(b"BDAT" if line.startswith(b"BDAT") else b".")
                 if "" in replies:
                     break
         with contextlib.suppress(OSError):
             conn.close()
+
+    def _notes(self, way, content, replies):
+        """Before the reply goes out: the mail may be gone from the queue as soon as it is there."""
+        if replies and replies[0].startswith("250"):
+            self.taken.append(content)
+            self.ways.append(way)
 
 
 # What a relay host says.
