@@ -198,16 +198,16 @@ const actions: [string, string][] = [
   ["delete", t.delete],
 ];
 
-function Actions({ chosen, filter, done }: { chosen: string[]; filter: Filter; done: () => void }) {
+/** done is given the messages that were chosen for an order; what is chosen while it is carried out stays chosen. */
+function Actions({ chosen, filter, done }: { chosen: string[]; filter: Filter; done: (ids: string[]) => void }) {
   const [api, tell] = [useApi(), useTell()];
   const [scope, setScope] = useState("selected");
-  const [sure, ask] = useState(false);
-  const body = scope === "all" ? { all: true, ...filter } : { ids: chosen };
-  const act = (action: string) =>
-    api.post<Count>(`queue/${action}`, body).then(
+  const [sure, ask] = useState<string[] | null>(null); // chosen when the question was asked
+  const act = (action: string, ids: string[]) =>
+    api.post<Count>(`queue/${action}`, scope === "all" ? { all: true, ...filter } : { ids }).then(
       (r) => {
         tell(t.done(r.count));
-        done();
+        done(ids);
       },
       (e) => tell(words(e), true),
     );
@@ -229,20 +229,20 @@ function Actions({ chosen, filter, done }: { chosen: string[]; filter: Filter; d
           type="button"
           class={a === "delete" ? "danger" : ""}
           disabled={idle}
-          onClick={() => (a === "delete" ? ask(true) : act(a))}
+          onClick={() => (a === "delete" ? ask(chosen) : act(a, chosen))}
         >
           {label}
         </button>
       ))}
       {sure && (
         <Confirm
-          question={t.deleteSure(scope === "all" ? t.everything : t.messages(chosen.length))}
+          question={t.deleteSure(scope === "all" ? t.everything : t.messages(sure.length))}
           yes={t.delete}
           onYes={() => {
-            ask(false);
-            act("delete");
+            ask(null);
+            act("delete", sure);
           }}
-          onNo={() => ask(false)}
+          onNo={() => ask(null)}
         />
       )}
     </div>
@@ -276,8 +276,8 @@ export function Queue({ args }: { args: URLSearchParams }) {
               <Actions
                 chosen={[...chosen].filter((id) => data.messages.some((m) => m.queue_id === id))}
                 filter={filter}
-                done={() => {
-                  choose(new Set());
+                done={(ids) => {
+                  choose((c) => new Set([...c].filter((id) => !ids.includes(id))));
                   list.again();
                 }}
               />
