@@ -107,20 +107,30 @@ static bool wrong_family(const struct dsess *s, const struct target *t) {
            (strcmp(pref, "ipv6") == 0 && target_is_v4(t));
 }
 
+/* Those of the preferred family go before the others, which else stay in their order.  There may be
+ * thousands: none is moved past the others one by one. */
+static void prefer_family(struct dsess *s, size_t from) {
+    size_t n = s->n_known - from, right = from;
+    if (n == 0)
+        return;
+    struct target *others = mem_alloc(n * sizeof *others);
+    size_t n_others = 0;
+    for (size_t i = from; i < s->n_known; i++)
+        if (wrong_family(s, &s->targets[i]))
+            others[n_others++] = s->targets[i];
+        else
+            s->targets[right++] = s->targets[i];
+    memcpy(s->targets + right, others, n_others * sizeof *others);
+    free(others);
+}
+
 /* Exchangers of one preference take turns (RFC 5321 section 5.1), each address for itself, those
  * of the preferred family first.  None of them is used where one is ourselves. */
 static void close_group(struct dsess *s) {
-    size_t right = s->group_at;
     if (s->mx_self)
         drop_targets(s, s->group_at);
     shuffle_targets(s, s->group_at);
-    for (size_t i = s->group_at; i < s->n_known; i++) {
-        if (wrong_family(s, &s->targets[i]))
-            continue;
-        for (size_t k = i; k > right; k--)
-            swap_targets(s, k - 1, k);
-        right++;
-    }
+    prefer_family(s, s->group_at);
     s->group_at = s->n_known;
 }
 
@@ -186,10 +196,9 @@ static void note_self(struct dsess *s, const struct netaddr *a) {
 }
 
 static void add_addresses(struct dsess *s, const char *host, const struct resolve_answer *a) {
-    for (size_t i = 0; i < a->n_addrs; i++) {
+    for (size_t i = 0; i < a->n_addrs && i < ADDRESSES_MAX; i++) {
         note_self(s, &a->addrs[i]);
-        if (i < ADDRESSES_MAX)
-            add_target(s, host, &a->addrs[i]);
+        add_target(s, host, &a->addrs[i]);
     }
 }
 
