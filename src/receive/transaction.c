@@ -479,10 +479,17 @@ static bool rcpt_is_pending(const void *number, const void *transaction) {
     return rcpt_is_same(tx, &tx->rcpts[(uintptr_t)number - 1], &tx->pending);
 }
 
+/* All that rcpt_is_same compares: a client may name one address with any number of ORCPT= values.
+ */
+static uint64_t rcpt_key(const struct transaction *tx, const struct rcpt_in *r) {
+    uint64_t key = kset_mix_folded(KSET_SEED + r->notify, transaction_rcpt_addr(tx, r));
+    return kset_mix_folded(key, str_make(tx->texts.p + r->orcpt_at, r->orcpt_n));
+}
+
 /* Was the pending recipient named before?  It gets one copy, as Postfix's cleanup(8) has it, which
  * takes no notice of case. */
 static bool rcpt_is_repeated(struct transaction *tx) {
-    tx->pending.key = kset_mix_folded(KSET_SEED, transaction_rcpt_addr(tx, &tx->pending));
+    tx->pending.key = rcpt_key(tx, &tx->pending);
     return kset_get(&tx->named, tx->pending.key, rcpt_is_pending, tx) != NULL;
 }
 

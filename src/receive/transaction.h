@@ -20,7 +20,7 @@ struct rcpt_in {
     uint32_t notify;          /* NOTIFY_*; 0: not given */
     enum route_class address_class; /* where it goes; of one that is taken, unknown */
     bool taken;                     /* whatever the restrictions say */
-    uint64_t key;                   /* a hash of the address, without case */
+    uint64_t key;                   /* a hash of address, notify and orcpt, without case */
 };
 
 struct transaction {

@@ -391,6 +391,27 @@ def test_an_envelope_is_as_large_as_is_read_back(dns):
         assert replies.readline() == b"452 4.5.3 Error: too many recipients\r\n"
 
 
+def test_one_address_named_again_and_again_costs_no_more_than_others(dns):
+    """With other ORCPT= values each is a recipient: a program of this machine may name as many as there is memory for."""
+    n = 20000
+
+    def cost(p, address):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(p.dir / "spool/public/submit.sock"))
+            replies = s.makefile("rb")
+            s.sendall(b"HELO x\r\n" + FROM.encode() + b"\r\n")
+            assert [replies.readline()[:3] for _ in range(3)] == [b"220", b"250", b"250"]
+            before = processor(p)
+            for first in range(0, n, 500):
+                s.sendall(b"".join(b"RCPT TO:<%s> ORCPT=rfc822;x%d\r\n" % (address(i), i) for i in range(first, first + 500)))
+                assert {replies.readline() for _ in range(500)} == {b"250 2.1.5 Ok\r\n"}
+            return processor(p) - before
+
+    with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
+        others = cost(p, lambda i: b"%d@y.example" % i)
+        assert cost(p, lambda i: b"one@y.example") < 10 * (others + 0.1)
+
+
 @pytest.mark.parametrize("what", ["table", "login"])
 def test_a_client_that_has_gone_keeps_its_place(what, dns):
     """As long as what was asked for it is not answered: clients that reset do not have more questions open than connections."""
