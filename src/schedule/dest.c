@@ -96,6 +96,7 @@ static struct dest *dest_new(struct sched *s, const struct dest_key *k, uint64_t
     d->configured = k->configured;
     d->tls_optional = k->tls_optional;
     dl_init(&d->senders);
+    dl_init(&d->forming);
     dl_init(&d->slots);
     d->hop = dest_hop(s, d);
     d->load = load_get(s, d->transport);

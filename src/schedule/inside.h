@@ -113,8 +113,9 @@ enum job_at {
 
 /* Some recipients of one message for one destination. */
 struct job {
-    struct dl link;   /* JOB_QUEUED: squeue->jobs; JOB_GIVEN: sched->given; else in no list */
-    struct dl of_msg; /* msg->jobs */
+    struct dl link;   /* JOB_FORMING with room: dest->forming; JOB_QUEUED: squeue->jobs; JOB_GIVEN:
+                       * sched->given; else in no list */
+    struct dl of_msg; /* msg->jobs: those that are JOB_FORMING come first */
     enum job_at at;
     struct msg *m;
     struct dest *d;
@@ -180,10 +181,10 @@ struct dest {
     struct dl paced;   /* sched->paced while a rate delay may hold mail back */
     struct dl stirred; /* sched->stirred, or in no list */
     struct transport_load *load;
-    struct dl starving;  /* load->starving[its kind], or in no list */
-    size_t users;        /* jobs and slots */
-    struct job *forming; /* the newest job that is being made for it, or NULL */
-    struct dl senders;   /* struct squeue, in the order of service */
+    struct dl starving; /* load->starving[its kind], or in no list */
+    size_t users;       /* jobs and slots */
+    struct dl forming;  /* jobs that are being made for it, and have room */
+    struct dl senders;  /* struct squeue, in the order of service */
     struct htab by_sender;
     size_t queued;
     struct dl slots;

@@ -17,20 +17,29 @@
 #include "schedule/rcpt.h"
 #include "util/mem.h"
 
-static bool job_has_room(const struct job *j, const struct msg *m, const struct dest *d) {
-    if (j == NULL || j->at != JOB_FORMING || j->m != m || j->d != d)
-        return false;
-    int64_t max = config_transport_int(m->s->cfg, d->transport, "destination_recipient_limit");
+static bool job_has_room(const struct job *j) {
+    int64_t max =
+        config_transport_int(j->m->s->cfg, j->d->transport, "destination_recipient_limit");
     return max <= 0 || j->n < (uint32_t)max;
 }
 
-static struct job *job_find(struct msg *m, struct dest *d) {
-    if (job_has_room(d->forming, m, d))
-        return d->forming;
-    DL_EACH (it, &m->jobs) {
-        struct job *j = DL_OWNER(it, struct job, of_msg);
-        if (job_has_room(j, m, d))
+/* Is it one of the message's for that destination, to which a recipient can be added? */
+static bool job_takes(const struct job *j, const struct msg *m, const struct dest *d) {
+    return j->m == m && j->d == d && j->at == JOB_FORMING && dl_linked(&j->link);
+}
+
+/* It is among the message's jobs and among the destination's.  Either may have thousands of others:
+ * where the shorter list ends there is none. */
+static struct job *job_find(const struct msg *m, const struct dest *d) {
+    const struct dl *of_dest = d->forming.next, *of_msg = m->jobs.next;
+    while (of_dest != &d->forming && of_msg != &m->jobs) {
+        struct job *j = DL_OWNER(of_dest, struct job, link);
+        if (!job_takes(j, m, d))
+            j = DL_OWNER(of_msg, struct job, of_msg);
+        if (job_takes(j, m, d))
             return j;
+        of_dest = of_dest->next;
+        of_msg = of_msg->next;
     }
     return NULL;
 }
@@ -41,6 +50,7 @@ static struct job *job_new(struct msg *m, struct dest *d) {
     j->d = d;
     j->at = JOB_FORMING;
     dl_push(&m->jobs, &j->of_msg);
+    dl_push_front(&d->forming, &j->link);
     dest_use(d);
     return j;
 }
@@ -49,12 +59,13 @@ void job_for(struct msg *m, uint32_t rcpt, struct dest *d) {
     struct job *j = job_find(m, d);
     if (j == NULL)
         j = job_new(m, d);
-    d->forming = j;
     if (j->n == j->cap) {
         j->cap = j->cap == 0 ? 1 : j->cap * 2;
         j->idx = mem_realloc(j->idx, j->cap * sizeof *j->idx);
     }
     j->idx[j->n++] = rcpt;
+    if (!job_has_room(j))
+        dl_remove(&j->link);
 }
 
 static struct squeue *squeue_get(struct dest *d, struct str sender) {
@@ -87,8 +98,9 @@ static void job_unqueue(struct job *j) {
 
 void job_enqueue(struct job *j) {
     struct dest *d = j->d;
-    if (d->forming == j)
-        d->forming = NULL;
+    dl_remove(&j->link);
+    dl_remove(&j->of_msg); /* those that are forming come first */
+    dl_push(&j->m->jobs, &j->of_msg);
     j->at = JOB_QUEUED;
     j->queue = squeue_get(d, j->m->env->sender);
     dl_push(&j->queue->jobs, &j->link);
@@ -109,8 +121,6 @@ void job_free(struct job *j) {
     job_check_end(j);
     if (j->at == JOB_QUEUED && j->queue != NULL)
         job_unqueue(j);
-    if (j->d->forming == j)
-        j->d->forming = NULL;
     dl_remove(&j->link);
     dl_remove(&j->of_msg);
     dest_unuse(j->m->s, j->d);

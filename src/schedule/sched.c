@@ -38,12 +38,8 @@ static void msg_defer_here(struct msg *m, uint32_t i, enum mail_cause cause, con
 }
 
 static struct job *job_forming(const struct msg *m) {
-    DL_EACH (it, &m->jobs) {
-        struct job *j = DL_OWNER(it, struct job, of_msg);
-        if (j->at == JOB_FORMING)
-            return j;
-    }
-    return NULL;
+    struct job *j = dl_empty(&m->jobs) ? NULL : DL_OWNER(m->jobs.next, struct job, of_msg);
+    return j != NULL && j->at == JOB_FORMING ? j : NULL;
 }
 
 /* The questions for its routes are over, answered or not. */

@@ -412,6 +412,36 @@ def test_one_address_named_again_and_again_costs_no_more_than_others(dns):
         assert cost(p, lambda i: b"one@y.example") < 10 * (others + 0.1)
 
 
+def test_mail_to_as_many_domains_holds_up_no_other_mail(dns):
+    """The jobs of a message were looked through for each of its recipients: of 80,000, no mail was sent for minutes."""
+
+    def cost(n):
+        master = "smtp unix - - n - 1 smtp\nother unix - - n - - smtp\n"
+        with FakeRelay() as relay, Posthouse(f"transport_maps = inline:{{{{other.example=other:[127.0.0.1]:{relay.port}}}}}\n",
+                                             master=master, dns=dns) as p, socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(p.dir / "spool/public/submit.sock"))
+            replies = s.makefile("rb")
+            s.sendall(b"HELO x\r\n" + FROM.encode() + b"\r\n")
+            assert [replies.readline()[:3] for _ in range(3)] == [b"220", b"250", b"250"]
+            for first in range(0, n, 500):
+                s.sendall(b"".join(b"RCPT TO:<a@%d.example>\r\n" % i for i in range(first, first + 500)))
+                assert {replies.readline() for _ in range(500)} == {b"250 2.1.5 Ok\r\n"}
+            s.sendall(b"DATA\r\n")
+            assert replies.readline().startswith(b"354")
+            before = processor(p)
+            s.sendall(b"Subject: many\r\n\r\n.\r\n")
+            assert replies.readline().startswith(b"250")
+            p.wait_log(r"to=<a@\d", 60)  # it has gone to its queues
+            p.send(rcpts=["b@other.example"])
+            relay.wait_mails(1, 60)
+            return processor(p) - before
+
+    few = cost(7_500)
+    many = cost(30_000)
+    print(f"{few:.2f} s, {many:.2f} s")
+    assert many < 10 * few + 0.3 * SLOW
+
+
 @pytest.mark.parametrize("what", ["table", "login"])
 def test_a_client_that_has_gone_keeps_its_place(what, dns):
     """As long as what was asked for it is not answered: clients that reset do not have more questions open than connections."""
