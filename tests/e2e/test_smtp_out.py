@@ -1,4 +1,5 @@
 """The SMTP client: where mail goes, failover, TLS, extensions, replies, timeouts."""
+import contextlib
 import re
 import socket
 import threading
@@ -611,3 +612,63 @@ def test_mails_that_share_a_connection_do_not_send_each_other_back(dns, reply):
         assert p.queue() == [] and len(last.mails) == 6 and len(first.sessions) <= 6
     first.stop()
     last.stop()
+
+
+class Flushing(FakeRelay):
+    """A relay host that offers PIPELINING and drops what has come behind a command, or behind the final dot, when it answers."""
+
+    def __init__(self, where, **kw):
+        self.where, self.dropped, self.taken = where, 0, []
+        super().__init__(**kw)
+
+    def _serve(self, conn):
+        says = {b"EHLO": b"250-flushing\r\n250 PIPELINING", b"MAIL": b"250 2.1.0 ok", b"RCPT": b"250 2.1.5 ok", b"DATA": b"354 go",
+                b"QUIT": b"221 bye", b"RSET": b"250 ok"}
+        data = b""
+        with contextlib.suppress(OSError):
+            conn.sendall(b"220 flushing\r\n")
+            while True:
+                while b"\r\n" not in data:
+                    more = conn.recv(65536)
+                    if not more:
+                        return
+                    data += more
+                line, data = data.split(b"\r\n", 1)
+                verb = line[:4].upper()
+                if self.where == "group":
+                    data = self.drop(data)
+                conn.sendall(says[verb] + b"\r\n")
+                if verb != b"DATA":
+                    continue
+                while not data.endswith(b"\r\n.\r\n") and b"\r\n.\r\n" not in data:
+                    data += conn.recv(65536)
+                content, data = data.split(b"\r\n.\r\n", 1)
+                self.taken.append(content)
+                time.sleep(0.2)  # the next message is here by then
+                conn.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    data += conn.recv(65536)
+                conn.setblocking(True)
+                data = self.drop(data)
+                conn.sendall(b"250 2.0.0 taken\r\n")
+
+    def drop(self, data):
+        self.dropped += bool(data)
+        return b""
+
+
+@pytest.mark.parametrize("where", ["group", "dot"])
+def test_a_relay_that_drops_what_is_pipelined_costs_one_timeout(dns, where):
+    relay = Flushing(where)
+    with Posthouse(f"relayhost = [127.0.0.1]:{relay.port}\nsmtp_destination_concurrency_limit = 1\nsmtp_mail_timeout = 2s\n"
+                   "smtp_rcpt_timeout = 2s\nminimal_backoff_time = 1s\nqueue_run_delay = 1s\ninitial_destination_concurrency = 1\n",
+                   dns=dns) as p:
+        for _ in range(6):
+            p.send()
+        wait_for(lambda: len(relay.taken) >= 6, 30)
+        wait_for(lambda: p.log().count("status=sent") == 6)
+        log = p.log()
+        assert relay.dropped == 1 and len(relay.taken) == 6, relay.dropped
+        assert log.count("from now on they go one by one") == 1
+        assert "status=bounced" not in log
+    relay.stop()
