@@ -617,6 +617,11 @@ class Posthouse:
                         return pid
         return wait_for(named)
 
+    def processor(self, name):
+        """Seconds that this process has had the processor for."""
+        words = pathlib.Path(f"/proc/{self.child(name)}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     @staticmethod
     def children_of(pids):
         """Which of these processes are still there."""

@@ -133,12 +133,6 @@ def test_memory_of_certificates_that_clients_show(dns, server_cert, tmp_path):
             c.starttls(longer)
 
 
-def processor(p):
-    """Seconds that the relay process has had the processor for."""
-    words = open(f"/proc/{p.child('relay')}/stat").read().rsplit(")", 1)[1].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.parametrize("field", [b"X: " + b"a" * 50_000, b"To: a" + b",\r\n b" * 8000], ids=["line", "addresses"])
 def test_header_section_in_many_small_chunks(dns, field):
     """What has come of a field, or what waits behind a chunk, was looked at with each byte: one client kept the thread from all others."""
@@ -147,12 +141,12 @@ def test_header_section_in_many_small_chunks(dns, field):
             assert c.cmd(line).startswith("250")
         c.raw(b"BDAT %d\r\n" % len(field) + field)
         assert c.reply().startswith("250")
-        before = processor(p)
+        before = p.processor("relay")
         sender = threading.Thread(target=c.raw, args=(b"BDAT 1\r\nb" * 15_000 + b"BDAT 4 LAST\r\n\r\n\r\n",), daemon=True)
         sender.start()
         assert all(c.reply().startswith("250") for _ in range(15_001))
         wait_ended(sender)
-        used = processor(p) - before
+        used = p.processor("relay") - before
         print(f"{used:.2f} s")
         assert used < 0.15 * SLOW
 
@@ -401,11 +395,11 @@ def test_one_address_named_again_and_again_costs_no_more_than_others(dns):
             replies = s.makefile("rb")
             s.sendall(b"HELO x\r\n" + FROM.encode() + b"\r\n")
             assert [replies.readline()[:3] for _ in range(3)] == [b"220", b"250", b"250"]
-            before = processor(p)
+            before = p.processor("relay")
             for first in range(0, n, 500):
                 s.sendall(b"".join(b"RCPT TO:<%s> ORCPT=rfc822;x%d\r\n" % (address(i), i) for i in range(first, first + 500)))
                 assert {replies.readline() for _ in range(500)} == {b"250 2.1.5 Ok\r\n"}
-            return processor(p) - before
+            return p.processor("relay") - before
 
     with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p:
         others = cost(p, lambda i: b"%d@y.example" % i)
@@ -428,13 +422,13 @@ def test_mail_to_as_many_domains_holds_up_no_other_mail(dns):
                 assert {replies.readline() for _ in range(500)} == {b"250 2.1.5 Ok\r\n"}
             s.sendall(b"DATA\r\n")
             assert replies.readline().startswith(b"354")
-            before = processor(p)
+            before = p.processor("relay")
             s.sendall(b"Subject: many\r\n\r\n.\r\n")
             assert replies.readline().startswith(b"250")
             p.wait_log(r"to=<a@\d", 60)  # it has gone to its queues
             p.send(rcpts=["b@other.example"])
             relay.wait_mails(1, 60)
-            return processor(p) - before
+            return p.processor("relay") - before
 
     few = cost(7_500)
     many = cost(30_000)

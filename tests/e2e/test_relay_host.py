@@ -390,27 +390,24 @@ class Script(FakeRelay):
                 if verb == "BDAT":
                     content, verb = f.read(int(line.split()[1])), "."
                 replies = says.get(verb, ["500 5.5.2 what?"])
-                if callable(replies):
-                    replies = replies(content)
+                replies = replies(content) if callable(replies) else replies
                 time.sleep(self.pause)
-                if verb == ".":
-                    self._notes(b"BDAT", content, replies)
-                conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
+                self._say(conn, replies, content if verb == "." else None, b"BDAT")
                 if verb == "DATA" and any(r.startswith("354") for r in replies):
                     content = b"".join(iter(f.readline, b".\r\n"))
                     replies = says["."](content) if callable(says["."]) else says["."]
-                    self._notes(b".", content, replies)
-                    conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
+                    self._say(conn, replies, content, b".")
                 if "" in replies:
                     break
         with contextlib.suppress(OSError):
             conn.close()
 
-    def _notes(self, way, content, replies):
-        """Before the reply goes out: the mail may be gone from the queue as soon as it is there."""
-        if replies and replies[0].startswith("250"):
+    def _say(self, conn, replies, content, way):
+        """Content is noted before the reply goes out: the mail may be gone from the queue as soon as that is there."""
+        if content is not None and replies and replies[0].startswith("250"):
             self.taken.append(content)
             self.ways.append(way)
+        conn.sendall("".join(r + "\r\n" for r in replies if r).encode())
 
 
 # What a relay host says.
