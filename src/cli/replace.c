@@ -255,7 +255,8 @@ static int own_start(const struct replace *r) {
     return rc == 0 ? 0 : replace_fatal(r->dir, "Posthouse does not start");
 }
 
-/* With the machine, one of both is started. */
+/* With the machine, one of both is started: the one that has the mail, and before it is started
+ * now, for the power may fail then. */
 static int boots_with(const struct replace *r, bool ours) {
     int rc = 0;
     if (r->own_unit)
@@ -368,14 +369,13 @@ static int road_forward(struct replace *r) {
         rc = sendmail_is(r, true);
     if (rc == 0)
         rc = mail_moves(r, true);
+    int boots = rc == 0 ? boots_with(r, true) : 0;
     if (rc == 0)
         rc = own_start(r);
     if (rc == 0)
         rc = own_serves(r);
-    if (rc == 0)
-        rc = boots_with(r, true);
-    if (rc != 0)
-        return rc;
+    if (rc != 0 || boots != 0)
+        return 1;
     if (r->stopped_ms == 0)
         replace_step("Posthouse runs");
     else
@@ -394,12 +394,11 @@ static int road_back(struct replace *r) {
         rc = sendmail_is(r, false);
     if (rc == 0)
         rc = mail_moves(r, false);
+    int boots = rc == 0 ? boots_with(r, false) : 0;
     if (rc == 0)
         rc = front_start(r);
-    if (rc == 0)
-        rc = boots_with(r, false);
-    if (rc != 0)
-        return rc;
+    if (rc != 0 || boots != 0)
+        return 1;
     place_remove(r);
     return note_remove(r);
 }

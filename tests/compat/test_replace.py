@@ -565,6 +565,30 @@ def test_a_sendmail_that_the_administrator_has_diverted(house, tmp_path):
     assert "sendmail.real" in (tmp_path / "dpkg/diversions").read_text()
 
 
+def test_the_machine_starts_the_one_that_has_the_mail(house, tmp_path):
+    """Power may fail as soon as it is started: what starts with the machine is said to systemd before, not after."""
+    h = house(1, front="sendmail_path = /nowhere/sendmail\n")
+    told, place = tmp_path / "told", tmp_path / "etc"
+    with open(h.dir / "main.cf", "a") as f:  # in /etc/posthouse others are the default
+        f.write(f"queue_directory = {h.dir}/spool\ndata_directory = {h.dir}/spool\n")
+    for folder in ("up", "work"):
+        (place / folder).mkdir(parents=True)
+    (tmp_path / "systemctl").write_text(f'#!/bin/sh\necho "$1 $2" >>{told}\n[ "$1 $2" != "start posthouse.service" ] || '
+                                        f'exec {BUILD}/src/posthoused -c {h.dir}\n')
+    (tmp_path / "systemctl").chmod(0o755)
+    h.words(f"start) echo start Postfix >>{told};;")
+    script = (f"mount -t overlay overlay -o lowerdir=/etc,upperdir={place}/up,workdir={place}/work /etc && mkdir -p /etc/posthouse && "
+              f"mount --bind {h.dir} /etc/posthouse && mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && "
+              f'exec {BUILD}/src/posthouse -c /etc/posthouse setup replace-postfix --postfix {h.front} "$0"')
+    for word, says, starts in (("--apply", "enable", "start posthouse.service"), ("--undo", "disable", "start Postfix")):
+        r = subprocess.run(["unshare", "-m", "sh", "-c", script, word], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                           env=dict(h.p.env(), PATH=f"{tmp_path}:{BUILD}/src:{os.environ['PATH']}"))
+        if "overlay" in r.stderr:
+            pytest.skip("no file system can be put above another one here")
+        assert r.returncode == 0, r.stdout + r.stderr
+        assert re.search(rf"(?ms)^{says} posthouse.service$.*^{starts}$(?!.*able posthouse.service)", told.read_text()), told.read_text()
+
+
 @can_stop
 @pytest.mark.parametrize("word", ["--apply", "--undo"])
 def test_killed(house, word):
