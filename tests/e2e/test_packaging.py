@@ -230,6 +230,15 @@ def test_what_keeps_a_relay_from_taking_mail_is_said_when_it_takes_postfixs_plac
     assert "mail is not taken, or waits" in said and "smtpd_milters" in said and "note: x" not in said
 
 
+def test_mail_that_exim_leaves_is_named(tmp_path):
+    """Debian's own mail server goes without a word of it when this one comes."""
+    queue = tmp_path / "var/spool/exim4/input"
+    queue.mkdir(parents=True)
+    assert "Exim" not in staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
+    (queue / "1rABCD-000001-2x-H").write_text("")
+    assert "mail waits in Exim's queue" in staged(tmp_path, "posthouse-mta.postinst", "configure").stderr
+
+
 @pytest.mark.parametrize("queue, says", [("Mail queue is empty", False), ("-Queue ID-", True), ("", True)])
 def test_mail_that_is_left_when_another_mail_server_comes_is_named(tmp_path, queue, says):
     """Nothing sends it, and the other mail server does not look there."""
