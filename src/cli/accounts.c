@@ -164,6 +164,30 @@ static void accounts_take_back(const struct config *cfg, const char *let, const 
     free(why);
 }
 
+static void accounts_say_still(void *arg, const struct relay_fields *f) {
+    const char *account = arg;
+    if (f->user[0] != '\0' && f->owner[0] == '\0' && strcmp(f->users, RELAY_EVERYBODY) != 0 &&
+        relay_is_for(f, account))
+        printf("posthouse: note: the relay record \"%s\" is for %s all the same, and who "
+               "administers that account may choose it again; posthouse record set NAME for=... "
+               "says for whom it is\n",
+               f->name, account);
+}
+
+/* Who takes an account its relay host away does not take it the login. */
+static void accounts_note_records(const struct config *cfg, char *account) {
+    char *why = NULL;
+    bool made;
+    if (cfg->relays_spec[0] == '\0')
+        return;
+    struct relays *r =
+        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, false, &made, &why);
+    if (r != NULL)
+        relays_each(r, accounts_say_still, account, &why);
+    relays_close(r);
+    free(why);
+}
+
 static int accounts_relay_change(const struct config *cfg, const char *who, const char *value) {
     bool made;
     char *why = NULL, *let = NULL, *account = account_arg(who);
@@ -183,10 +207,12 @@ static int accounts_relay_change(const struct config *cfg, const char *who, cons
         out = accounts_report(rc, why,
                               value == NULL ? "it has no relay host of its own"
                                             : "there is no such account");
-        if (out == 0 && value != NULL)
+        if (out == 0 && value != NULL) {
             printf("posthouse: %s is relayed by %s\n", account, value);
-        else if (out == 0)
+        } else if (out == 0) {
             printf("posthouse: %s has no relay host of its own any more\n", account);
+            accounts_note_records(cfg, account);
+        }
         note_unasked(cfg, st);
     }
     if (out != 0 && let != NULL)

@@ -267,6 +267,8 @@ def test_a_record_that_is_given_to_others_stays_for_what_main_cf_names(dns, tls)
             assert p.send(sender=sender).startswith("250")
         assert [m["auth"][1] for m in relay.wait_mails(4)] == ["office"] * 4
         assert users() == "main.cf,@y.example,z@z.example"
+        unset = p.run("relay", "unset", "z@z.example", check=True).stdout
+        assert 'the relay record "office" is for z@z.example all the same' in unset and '"boss"' not in unset, unset
         again = p.run("setup", "--host", hop, "--user", "office", "--for", "y.example", "--no-test")
         assert again.returncode == 0 and sorted(users().split(",")) == ["@y.example", "main.cf", "z@z.example"], again.stderr
         assert "main.cf" not in p.run("relay", "list", check=True).stdout
