@@ -123,18 +123,22 @@ static void note_unasked(const struct config *cfg, struct store *st) {
               stderr);
 }
 
+/* The relay records of the configuration; NULL: *why.  The caller closes them. */
+static struct relays *accounts_records(const struct config *cfg, char **why) {
+    bool made;
+    return relays_open(cfg->p.relays_database, cfg->p.relays_key_file, false, &made, why);
+}
+
 /* The relay record that value means, if it has an account, is for that account from now on: the
  * administrator of this machine says so.  False after saying why not.  *let: the name of a record
  * that was not for it before, which the caller frees, or NULL. */
 static bool accounts_let_use(const struct config *cfg, const char *account, const char *value,
                              char **let) {
     char *why = NULL, *name = NULL;
-    bool made;
     *let = NULL;
     if (value == NULL || cfg->relays_spec[0] == '\0')
         return true;
-    struct relays *r =
-        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, false, &made, &why);
+    struct relays *r = accounts_records(cfg, &why);
     enum relay_use use =
         r == NULL ? RELAY_UNKNOWN : relays_use(r, str_of(value), account, &name, &why);
     bool ok = use != RELAY_UNKNOWN;
@@ -153,9 +157,7 @@ static bool accounts_let_use(const struct config *cfg, const char *account, cons
 /* The store did not take what the record was let for. */
 static void accounts_take_back(const struct config *cfg, const char *let, const char *account) {
     char *why = NULL;
-    bool made;
-    struct relays *r =
-        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, false, &made, &why);
+    struct relays *r = accounts_records(cfg, &why);
     if (r != NULL && relays_unlet(r, let, account, &why))
         fprintf(stderr, "posthouse: the relay record \"%s\" is not for %s\n", let, account);
     else
@@ -174,14 +176,12 @@ static void accounts_say_still(void *arg, const struct relay_fields *f) {
                f->name, account);
 }
 
-/* Who takes an account its relay host away does not take it the login. */
+/* An account without a relay host of its own may still use the records that are for it. */
 static void accounts_note_records(const struct config *cfg, char *account) {
     char *why = NULL;
-    bool made;
     if (cfg->relays_spec[0] == '\0')
         return;
-    struct relays *r =
-        relays_open(cfg->p.relays_database, cfg->p.relays_key_file, false, &made, &why);
+    struct relays *r = accounts_records(cfg, &why);
     if (r != NULL)
         relays_each(r, accounts_say_still, account, &why);
     relays_close(r);

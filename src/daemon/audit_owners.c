@@ -1,5 +1,5 @@
 /*
- * daemon/audit_owners.c - posthouse check: relay records whose domain, or whose key, is gone
+ * daemon/audit_owners.c - posthouse check: relay records that have lost their domain or their key
  *
  * A record knows its domain by name: where another domain gets that name later, its administrators
  * have the record, with its account.  Where records or accounts cannot be asked, nothing is said.

@@ -10,8 +10,9 @@
 #include "daemon/daemon.h"
 #include "util/net.h"
 
-/* The exit status of a first start whose port another program keeps.  posthouse.service is not
- * started again then: it would have the port for good once the other program is restarted. */
+/* The exit status of a first start where another program keeps a port.  systemd does not start
+ * posthouse.service again then: Posthouse would have that port as soon as the other program is
+ * restarted, and would keep it. */
 #define LISTEN_TAKEN 69
 
 struct listen_socket {
@@ -39,9 +40,9 @@ void listen_inherit(struct listen_set *set, int fd);
  * have any more are closed.  Negative errno, and nothing is changed, when one cannot be bound: the
  * log says which. */
 int listen_bind(struct listen_set *set, const struct config *cfg, size_t loops);
-/* The same at the start.  first: no supervisor before has left us anything; an address that another
- * program has is waited for then, where systemd starts us.  -EINTR: a stop, whose signal is blocked
- * and still pending, has ended that. */
+/* The same at the start.  first: no supervisor before has left sockets or a configuration.  A first
+ * start by systemd waits for an address that another program has.  -EINTR: a signal to stop has
+ * ended that; the signal is blocked and still pending. */
 int listen_begin(struct listen_set *set, const struct config *cfg, size_t loops, bool first);
 /* Mistakes for which listen_bind fails on any machine: what is no port or address, or there twice.
  */

@@ -21,8 +21,8 @@ enum { CLIENT_CERTS_MAX = 32768, CLIENT_CERT_MAX = 8192 };
  * of an RSA key's exponent, and of a DSA key. */
 enum { NAME_CHECKS_MAX = 10000, EXPONENT_BITS_MAX = 33, DSA_BITS_MAX = 3072 };
 
-/* Bytes of all certificates that a relay host shows, whose own one may have as many as all; of each
- * of its two names, and how many extensions it may have. */
+/* Bytes of all certificates that a relay host shows together; of the host's own certificate, the
+ * bytes of each of its two names and the number of its extensions. */
 enum { HOST_CERTS_MAX = 65536, HOST_DN_MAX = 4096, HOST_EXTENSIONS_MAX = 64 };
 
 /* Bits of the Diffie-Hellman group that a relay host may choose with TLS 1.2. */

@@ -31,7 +31,8 @@ static struct entry table[ENTRIES];
 static unsigned guesses[2]; /* that are being looked at; of strangers, and of known addresses */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Is entry a to make room before entry b?  One whose guesses are being looked at stays. */
+/* Is entry a to make room before entry b?  An entry stays while guesses of it are being looked at.
+ */
 static bool entry_goes_first(const struct entry *a, const struct entry *b) {
     bool a_free = a->key[0] == '\0', b_free = b->key[0] == '\0';
     if (a->looking > 0 || b->looking > 0)

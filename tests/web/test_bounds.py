@@ -223,6 +223,15 @@ def test_a_tenants_search_looks_through_no_domain_of_others():
     store.stop()
 
 
+def assert_one_waits(store):
+    """Of all connections to the database one waits for a lock, also after a while."""
+    def waiting():
+        return int(store.run("SELECT COUNT(*) FROM pg_locks WHERE NOT granted"))
+    wait_for(waiting)
+    time.sleep(0.5)
+    assert waiting() == 1
+
+
 def test_a_tenants_requests_ask_once_who_the_tenant_is():
     """However many come at a time: a database has 100 connections, and mail needs some."""
     store = servers.Postgres()
@@ -236,11 +245,7 @@ def test_a_tenants_requests_ask_once_who_the_tenant_is():
             threads = [threading.Thread(target=lambda: codes.append(local.request("GET", "/api/session")[0])) for _ in range(30)]
             for t in threads:
                 t.start()
-            def waiting():
-                return int(store.run("SELECT COUNT(*) FROM pg_locks WHERE NOT granted"))
-            wait_for(waiting)
-            time.sleep(0.5)
-            assert waiting() == 1
+            assert_one_waits(store)
         wait_ended(*threads)
         assert codes == [200] * 30
     store.stop()
@@ -262,11 +267,8 @@ def test_a_tenants_lists_are_made_one_at_a_time():
             threads = [threading.Thread(target=ask, args=(path,)) for path in paths]
             for t in threads:
                 t.start()
-            def waiting():
-                return int(store.run("SELECT COUNT(*) FROM pg_locks WHERE NOT granted"))
-            wait_for(waiting)
-            time.sleep(0.5)
-            assert waiting() == 1 and local.request("GET", "/api/session")[0] == 200
+            assert_one_waits(store)
+            assert local.request("GET", "/api/session")[0] == 200
         wait_ended(*threads)
         assert codes == [200] * 9
     store.stop()
