@@ -40,7 +40,7 @@ class NameServer:
             "remote-control:\n  control-enable: no\n")
         self.proc = subprocess.Popen([*SUDO, "/usr/sbin/unbound", "-d", "-c", str(conf)], stdout=subprocess.DEVNULL,
                                      stderr=subprocess.DEVNULL)
-        wait_for(self._answers, 10)
+        wait_for(self._answers)
 
     def _answers(self):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -138,9 +138,10 @@ class Postfix:
         if self.proc is None:
             self.prepare(main, files, master)
         try:
-            wait_for(self._greets, 20)
+            wait_for(self._greets)
         except AssertionError as e:
-            raise AssertionError(f"Postfix does not start: {(self.dir / 'stderr').read_text()}{self.new_log()}") from e
+            tree = subprocess.run(["ps", "-e", "-o", "pid,ppid,stat,wchan:20,args", "--forest"], capture_output=True, text=True).stdout
+            raise AssertionError(f"Postfix does not start: {(self.dir / 'stderr').read_text()}{self.new_log()}{tree}") from e
 
     def _greets(self):
         try:
@@ -267,7 +268,7 @@ def run(mta, relays, main, files, master, mails, send=send):
             reply = send(mta, sender, rcpt)
             if reply.startswith("250"):
                 taken += 1
-                wait_for(lambda: len([o for o in outcomes(mta.new_log()) if o[0] not in to_senders]) >= taken, 20)
+                wait_for(lambda: len([o for o in outcomes(mta.new_log()) if o[0] not in to_senders]) >= taken)
             else:
                 replies.append(reply)
         time.sleep(0.05)

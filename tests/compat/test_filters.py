@@ -107,7 +107,7 @@ def results(mta, main, rcpts):
         for rcpt in rcpts:
             with Client(mta.port) as c:
                 assert c.mail("", [rcpt]).startswith("250")
-            wait_for(lambda: len(pair.outcomes(mta.new_log())) > len(seen), 20)
+            wait_for(lambda: len(pair.outcomes(mta.new_log())) > len(seen))
             seen[rcpt] = pair.outcomes(mta.new_log())[-1][1:]
         said = re.findall(r"(?:replacing server reply|bad status code|unknown DNS filter action).*", mta.new_log())
         return seen, {line for line in said if "DSN" not in line}

@@ -87,7 +87,7 @@ def where_it_goes(mta):
             said[domain] = reply[:9], sender[:9]
             if reply.startswith("250"):
                 taken += 1
-                wait_for(lambda: len(pair.outcomes(mta.new_log())) >= taken, 20)
+                wait_for(lambda: len(pair.outcomes(mta.new_log())) >= taken)
                 said[domain] = pair.outcomes(mta.new_log())[-1][1:4]
         return said
     finally:
@@ -116,7 +116,7 @@ def roads(mta, relays, main, files, mails):
             with Client(mta.port) as c:
                 reply = c.mail(sender, [rcpt], "Subject: a name\r\n\r\nhello\r\n", params="" if (sender + rcpt).isascii() else " SMTPUTF8")
                 assert reply.startswith("250"), reply
-            wait_for(lambda: len(pair.outcomes(mta.new_log())) > len(results), 20)
+            wait_for(lambda: len(pair.outcomes(mta.new_log())) > len(results))
             results[sender, rcpt] = pair.outcomes(mta.new_log())[-1][1:4]
         spoken = {(n, s.tls, s.auth, m["from"].split(" SIZE")[0], m["rcpts"][0].split(" ORCPT")[0])
                   for n, r in all_.items() for s in r.sessions for m in s.mails}

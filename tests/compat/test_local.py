@@ -86,8 +86,8 @@ def run(mta, relay, directory, aliases, master):
             c.cmd("DATA")
             head += f"X-Case: case-{n}-\r\nFrom: s@src.test\r\nDate: x\r\nMessage-Id: <m{n}@x>"
             assert c.cmd(f"{head}\r\n\r\nbody\r\n.").startswith("250")
-    wait_for(lambda: len(relay.mails) >= EXPECTED, 30)
-    wait_for(lambda: mta.new_log().count(": removed") >= EXPECTED + len(MAILS), 30)
+    wait_for(lambda: len(relay.mails) >= EXPECTED)
+    wait_for(lambda: mta.new_log().count(": removed") >= EXPECTED + len(MAILS))
     seen = {what: sorted((words(m["from"]), sorted(words(r) for r in m["rcpts"]), *fields(m["content"])) for m in relay.mails
                          if f"case-{n}-".encode() in m["content"]) for n, what in enumerate(MAILS)}
     log = sorted(re.sub(r"forwarded as \w+", "forwarded", " ".join(line)) for line in re.findall(
@@ -221,7 +221,7 @@ def test_shapes_like_postfix(tmp_path, more, count):
             log = mta.new_log()
             ids = set(re.findall(r"(?:qmgr|queue)\S*: (\w+): from=<", log))
             return len(re.findall("forwarded as", log)) >= len(shapes) and all(f"{i}: removed" in log for i in ids)
-        wait_for(idle, 60)
+        wait_for(idle)
         said.append({what: sorted((m["from"].split()[1], r.split()[1]) for m in relay.mails for r in m["rcpts"]
                                   if f"case-{n}-".encode() in m["content"] and "<>" not in m["from"])
                      for n, what in enumerate(shapes.values())})

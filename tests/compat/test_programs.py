@@ -105,7 +105,7 @@ def seen(relay, n):
 
 def results(calls, run, relay, queue):
     ends = [run([of_case(a, n) for a in args], of_case(text, n)) for n, (args, text) in enumerate(calls)]
-    wait_for(lambda: queue() == 0, 60)
+    wait_for(lambda: queue() == 0)
     return [(end, seen(relay, n)) for n, end in enumerate(ends)]
 
 

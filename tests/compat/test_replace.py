@@ -153,7 +153,7 @@ def test_there_and_back(house, server_cert):
     r = h.setup("--undo")
     assert r.returncode == 0 and f"{MAILS + 1} messages given to Postfix, 0 left" in r.stdout, r.stdout
     assert h.runs() and listens(h.postfix.port) and not h.ours() and not h.note.exists()
-    wait_for(lambda: not h.files_of("incoming", "active"), 60)
+    wait_for(lambda: not h.files_of("incoming", "active"))
     assert not contents - h.contents() and sum(h.contents().values()) == MAILS + 1
     after = [row for row in h.rows() if "new@from.example" not in row]
     assert [row for row in before if "hold" in row] == [row for row in after if "hold" in row]
@@ -216,7 +216,7 @@ def test_the_road_back_is_taken_by_itself(house):
         r = h.setup("--apply", program=program)
         assert r.returncode == 1 and said in r.stdout and "Postfix is in its place again, with its mail" in r.stdout, r.stdout
         assert h.runs() and listens(h.postfix.port) and not h.note.exists() and not h.ours()
-        wait_for(lambda: not h.files_of("incoming", "active"), 60)
+        wait_for(lambda: not h.files_of("incoming", "active"))
         assert h.contents() == contents
     with socket.create_server(("127.0.0.1", other)):
         master.write_text(lines + f"127.0.0.1:{other} inet n - n - - smtpd\n")
@@ -246,7 +246,7 @@ def test_an_undo_that_does_not_go(house):
     assert r.returncode == 0 and h.ours_serves() and len(h.ours()) == 7, r.stdout
     h.words("")
     assert h.setup("--undo").returncode == 0 and h.runs()
-    wait_for(lambda: not h.files_of("incoming", "active"), 60)
+    wait_for(lambda: not h.files_of("incoming", "active"))
     assert h.contents() == contents
 
 
@@ -414,7 +414,7 @@ def test_a_first_apply_that_moves_no_mail_says_where_it_waits(house):
     wait_for(lambda: not listens(h.postfix.port))
     assert h.postfix_does("start")
     h.drop("-f", "late@from.example", "friend@far.example", text="Subject: late\n\nx\n")
-    wait_for(lambda: h.files_of("deferred"), 60)
+    wait_for(lambda: h.files_of("deferred"))
     (h.spool / "posthouse").write_text("")  # a disk that fails looks like this
     r = h.setup("--apply")
     assert r.returncode == 1 and "stays in Postfix's place" in r.stdout and "1 message is in Postfix's queue" in r.stdout, r.stdout
@@ -467,7 +467,7 @@ def test_one_at_a_time(house):
     said = []
     first = threading.Thread(target=lambda: said.append(h.setup("--apply", said="said first")))
     first.start()
-    wait_for(begun.exists, 60)
+    wait_for(begun.exists)
     for word in ("--apply", "--undo"):
         r = h.setup(word)
         assert r.returncode == 1 and "has not ended yet" in r.stdout and h.runs(), r.stdout
@@ -610,7 +610,7 @@ def test_killed(house, word):
             assert h.ours_serves() and len(h.ours()) == 4 and not h.contents(), steps
             assert h.setup("--undo").returncode == 0
         assert h.runs() and listens(h.postfix.port) and not h.ours() and not h.note.exists(), (steps, again)
-        wait_for(lambda: not h.files_of("incoming", "active"), 60)
+        wait_for(lambda: not h.files_of("incoming", "active"))
         assert h.contents() == contents and not h.files_of("posthouse", "posthouse-gone"), steps
         steps += STEPS
     print(f"{word}: {steps} steps")

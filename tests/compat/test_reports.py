@@ -102,7 +102,7 @@ def reports(mta, relay):
                     rcpts = [r.split(" ORCPT")[0] for r in m["rcpts"]]
                     found[name].append((re.sub(r" SIZE=\d+", "", m["from"]), rcpts, normal(text, qids[name])))
             return {n: sorted(v, key=lambda v: v[2]) for n, v in found.items()}
-        wait_for(lambda: all(len(v) >= (2 if n == "success2" else 1) for n, v in by_case().items()), 40)
+        wait_for(lambda: all(len(v) >= (2 if n == "success2" else 1) for n, v in by_case().items()))
         return by_case()
     finally:
         mta.over()

@@ -74,7 +74,7 @@ def fate(mta, main, relays, cause="reject: "):
         if not reply.startswith("250"):
             wait_for(lambda: reply.startswith("5") or cause in mta.new_log())
             return reply[:3], reply, mta.new_log()
-        _, _, dsn, _, text = wait_for(lambda: pair.outcomes(mta.new_log()), 20)[0]
+        _, _, dsn, _, text = wait_for(lambda: pair.outcomes(mta.new_log()))[0]
         return next((name for name, r in relays.items() if r.mails), dsn), text, mta.new_log()
     finally:
         mta.over()

@@ -267,7 +267,7 @@ def wishes_granted(mta, relays):
         for i, wish in enumerate(WISHES):
             with pair.Client(mta.port) as c:
                 assert c.mail("", [f"b@h{i}.test"], wish + "\r\nSubject: x\r\n\r\nx\r\n").startswith("250")
-        pair.wait_for(lambda: len(pair.outcomes(mta.new_log())) >= len(WISHES), 20)
+        pair.wait_for(lambda: len(pair.outcomes(mta.new_log())) >= len(WISHES))
         return sorted((m["rcpts"][0].split(" ")[1], bool(m["tls"])) for m in secure.mails)
     finally:
         mta.over()

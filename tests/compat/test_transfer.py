@@ -232,7 +232,7 @@ def test_the_daemon_delivers_what_was_taken_over(place):
     at.run("import")
     at.p.start()
     at.p.run("queue", "flush")
-    wait_for(lambda: all(m["queue_name"] == "hold" or "later" in str(m) for m in at.ours()), 60)
+    wait_for(lambda: all(m["queue_name"] == "hold" or "later" in str(m) for m in at.ours()))
     mails = at.relay.mails
     asked = next(m for m in mails if "ENVID" in m["from"])
     assert " RET=HDRS ENVID=id+2B1" in asked["from"]
@@ -300,7 +300,7 @@ def test_smtputf8_is_needed_by_the_same_mail(place):
     at.p.start()
     at.p.run("queue", "flush")
     assert "SMTPUTF8" not in at.relay.wait_mail("grün".encode())["from"]
-    wait_for(lambda: not at.ours(), 60)
+    wait_for(lambda: not at.ours())
     sent = {m["from"].split(">")[0] for m in at.relay.mails if "<>" not in m["from"]}
     assert sent == {"MAIL FROM:<raw@from.example", "MAIL FROM:<only@from.example"}
 
@@ -529,7 +529,7 @@ def test_what_a_process_of_postfixs_still_delivers_is_left(place):
 
     def ended():
         return "no recipient is left" in at.run("import").stderr
-    wait_for(ended, 60)
+    wait_for(ended)
     assert not at.ours() and len(at.relay.mails) == 1
 
 

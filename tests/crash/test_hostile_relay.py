@@ -82,7 +82,7 @@ def test_resets_behind_a_reply(dns, stage):
         p.write_main(relayhost([good.port]) + FAST)
         p.reload()
         p.run("queue", "flush")
-        wait_for(lambda: p.queue() == [], 30)
+        wait_for(lambda: p.queue() == [])
         senders = [m["from"] for m in good.mails]
         assert len(senders) == 12 and len(set(senders)) == 12, senders
     good.stop()

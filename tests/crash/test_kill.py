@@ -143,7 +143,7 @@ def test_lookup_process_killed_or_replaced_is_not_noticed(dns):
             s.over = True
         for s in senders:
             s.join(20)
-        wait_for(lambda: p.queue() == [], 30)
+        wait_for(lambda: p.queue() == [])
         assert ledger <= set(delivered(relay))
         assert not re.findall(r".*(?:status=deferred|reject: |lookup error).*", p.log())
     relay.stop()

@@ -102,7 +102,7 @@ service auth {{
 
     def up(self):
         self.proc = subprocess.Popen([*SUDO, "dovecot", "-F", "-c", str(self.dir / "conf")], stderr=subprocess.DEVNULL, start_new_session=True)
-        wait_for(lambda: (self.dir / "auth.sock").exists(), 15)
+        wait_for(lambda: (self.dir / "auth.sock").exists())
 
     def down(self):
         subprocess.run([*SUDO, "kill", "-9", "--", f"-{self.proc.pid}"])

@@ -64,7 +64,7 @@ class Container:
         self.out = open(self.dir / "out", "ab")
         self.proc = subprocess.Popen([str(POSTHOUSE), "container"], env=self.env(f"{POSTHOUSE.parent}:/usr/sbin:/usr/bin:/bin"),
                                      stdout=self.out, stderr=self.out, stdin=subprocess.DEVNULL, preexec_fn=become)
-        wait_for(lambda: self.command("container", "health").returncode == 0 or self.proc.poll() is not None, 30)
+        wait_for(lambda: self.command("container", "health").returncode == 0 or self.proc.poll() is not None)
         assert self.proc.poll() is None, self.log()
 
     def stop(self):

@@ -105,7 +105,7 @@ def arrived(relay, how, count):
         "every mail at the relay"
         got = {int(m["rcpts"][0].split("<" + how)[1].split("@")[0]): m["content"] for m in relay.mails if f"<{how}" in m["rcpts"][0]}
         return got if len(got) == count else None
-    return wait_for(all_there, 60)
+    return wait_for(all_there)
 
 
 def without_received(content):

@@ -131,13 +131,13 @@ def test_while_mail_flows(dns, db, how):
         if how == "hangup":  # the connections of before are gone, new ones are welcome: nobody notices
             proxy.set("pass")
         else:
-            wait_for(lambda: flow.refused, 40)
+            wait_for(lambda: flow.refused)
             time.sleep(1)
         proxy.set("pass")
         seen = len(flow.taken)
-        wait_for(lambda: len(flow.taken) > seen + 5, 40)
+        wait_for(lambda: len(flow.taken) > seen + 5)
         flow.stop()
-        wait_for(lambda: len(domain.mails) == len(flow.taken), 40)
+        wait_for(lambda: len(domain.mails) == len(flow.taken))
         assert everybody.sessions == []
         assert all(r.startswith("451 4.3.0 ") for _, r in flow.refused), flow.refused
         assert (how == "hangup") or flow.refused
@@ -196,7 +196,7 @@ def test_slow_database_slows_only_who_asks(dns, db):
         order = [a.is_alive() for a in askers]
         assert any(order), "the askers were done before: nothing was shown"
         wait_ended(*askers)
-        wait_for(lambda: len(everybody.mails) == 40 and len(domain.mails) == 40, 30)
+        wait_for(lambda: len(everybody.mails) == 40 and len(domain.mails) == 40)
     proxy.stop()
     everybody.stop()
     domain.stop()

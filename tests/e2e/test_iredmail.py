@@ -322,7 +322,7 @@ def test_password_table_in_sql_and_accounts_at_one_relay(dns, db):
         with p.client() as c:
             for s in senders:
                 assert c.mail(s).startswith("250")
-        relay.wait_mails(len(senders), 30)
+        relay.wait_mails(len(senders))
         want = lambda s: re.sub(r"s(\d).*", r"u\1", s) if "own" in s else "u4" if "dom" in s else "u5"
         for session in relay.sessions:
             for m in session.mails:
@@ -333,6 +333,6 @@ def test_password_table_in_sql_and_accounts_at_one_relay(dns, db):
         assert p.send("late@dom.example").startswith("250")
         p.wait_log(r"dsn=4\.3\.0, status=deferred \(local data error while talking to relay\.server")
         db.up()
-        wait_for(lambda: len(relay.mails) == len(senders) + 1, 30)
+        wait_for(lambda: len(relay.mails) == len(senders) + 1)
         assert all(m["auth"] for m in relay.mails)
     relay.stop()

@@ -180,7 +180,7 @@ def test_concurrency_limit_and_fairness(dns):
         wait_for(lambda: any("quiet@" in m["from"] for m in relay.mails))
         assert len(relay.mails) < 20
         assert len(relay.conns) <= 2
-        relay.wait_mails(31, 30)
+        relay.wait_mails(31)
         assert len(relay.sessions) <= 3
     relay.stop()
 

@@ -43,7 +43,7 @@ def test_large_content_arrives_byte_for_byte(dns, pipelining, chunking):
         refused = lambda line: "550 5.7.1 not this one" if "refuse" in line else None
         relay = FakeRelay(port=port, pipelining=pipelining, chunking=chunking, replies={"MAIL": refused})
         p.run("queue", "flush", check=True)
-        wait_for(lambda: len([m for m in relay.mails if "<m" in m["from"]]) == len(SIZES), 40)
+        wait_for(lambda: len([m for m in relay.mails if "<m" in m["from"]]) == len(SIZES))
         p.wait_log(r"status=bounced \(.* said: 550 5\.7\.1 not this one \(in reply to MAIL FROM command\)\)",
                    count=len(SIZES))
         for m in relay.mails:
@@ -456,7 +456,7 @@ def steps_day(dns):
         for sender in rows.values():
             assert p.send(sender=sender).startswith("250")
         qids = {re.search(rf"(\w+): from=<{re.escape(sender)}>", p.log()).group(1) for sender in rows.values()}
-        wait_for(lambda: qids <= set(re.findall(r"(\w+): to=<", p.log())), 60)
+        wait_for(lambda: qids <= set(re.findall(r"(\w+): to=<", p.log())))
         yield p.log(), rows, relays
         for r in relays.values():
             r.stop()
@@ -531,7 +531,7 @@ def test_what_was_taken_before_stays_sent(dns, caps):
                    "maximal_backoff_time = 1s\nqueue_run_delay = 1s\n", dns=dns) as p:
         for i in range(5):
             assert p.send(sender=f"t{i}@x.example", content=f"Subject: t{i}\r\n\r\nhello\r\n").startswith("250")
-        wait_for(lambda: p.queue() == [], 30)
+        wait_for(lambda: p.queue() == [])
         assert {re.search(rb"Subject: (t\d)", c).group(1) for c in relay.taken} == {b"t%d" % i for i in range(5)}
         assert "bounced" not in p.log()
     relay.stop()
@@ -557,7 +557,7 @@ def test_content_that_is_always_answered_twice(dns, codes, pause):
         p.wait_log("status=deferred", count=7)
         relay = Script(says, "PIPELINING CHUNKING", port=port, pause=pause)
         p.run("queue", "flush", check=True)
-        wait_for(lambda: p.log().count("status=") >= 14, 40)
+        wait_for(lambda: p.log().count("status=") >= 14)
         qids = dict(re.findall(r"(\w+): from=<(m\d)@x", p.log()))
         for qid, status, words in re.findall(r" (\w+): to=<b@y.example>.*status=(\w+) \((.*)\)", p.log()):
             if status == "sent":
@@ -777,7 +777,7 @@ def after_bdat(dns):
         for text in ("one", "two"):
             for sender in senders.values():
                 assert p.send(sender=sender, content=f"Subject: {text}\r\n\r\nhello\r\n").startswith("250")
-            wait_for(lambda: p.queue() == [], 60)
+            wait_for(lambda: p.queue() == [])
         p.wait_log("status=sent", count=2 * len(relays))
         yield p.log(), senders, relays
         for r in relays.values():
@@ -811,7 +811,7 @@ def test_a_pool_of_hosts_repeats_a_mail_once(tmp_path_factory):
     main = f"relayhost = [pool.example]:{port}\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n"
     with Posthouse(main, dns=server) as p:
         p.send()
-        wait_for(lambda: p.queue() == [], 40)
+        wait_for(lambda: p.queue() == [])
         assert sorted(way for r in relays for way in r.ways) in ([b"."], [b".", b"BDAT"]), ([r.heard for r in relays], p.log())
     server.stop()
     for r in relays:
@@ -849,7 +849,7 @@ def test_a_stale_exchanger_never_makes_a_bounce_of_a_deferral(zones, zone, dsn, 
            FakeRelay("127.0.0.87", 25, replies={"MAIL": "450 4.7.1 not now"}), FakeRelay("127.0.0.88", 25, replies={"GREETING": ""})]
     with Posthouse("smtp_tls_security_level = none\n", dns=zones) as p:
         p.send(sender="", rcpts=[f"u@{zone}.example"])
-        p.wait_log(rf"dsn={re.escape(dsn)}, status=deferred \(.*{words}", 40)
+        p.wait_log(rf"dsn={re.escape(dsn)}, status=deferred \(.*{words}")
     for b in bad:
         b.stop()
 

@@ -56,7 +56,7 @@ class Manager:
                                   stdout=p.out, stderr=p.out, env=env, pass_fds=[fd for _, fd in store])
 
     def serves(self):
-        wait_for(lambda: any("READY" in lines for lines in self.said), 30)
+        wait_for(lambda: any("READY" in lines for lines in self.said))
         wait_for(lambda: any(lines.get("FDNAME") == "configuration" and "FDSTORE" in lines for lines in self.said))
 
     def start(self):
@@ -185,7 +185,7 @@ def test_a_port_is_waited_for_but_not_taken_from_another_program_at_its_restart(
     with managed("") as (p, m):
         def waits():
             m.launch()
-            wait_for(lambda: any("another program has the port" in lines.get("STATUS", "") for lines in m.said), 30)
+            wait_for(lambda: any("another program has the port" in lines.get("STATUS", "") for lines in m.said))
         with socket.create_server(("127.0.0.1", p.port)):
             waits()
             assert p.proc.wait(60 * SLOW) == 69
@@ -211,9 +211,9 @@ def test_the_status_says_what_waits():
         assert m.status() == "serving"
         for _ in range(3):
             assert p.send().startswith("250")
-        wait_for(lambda: m.status() == "serving: 3 waiting, 1 relay resting", 60)
+        wait_for(lambda: m.status() == "serving: 3 waiting, 1 relay resting")
         p.run("queue", "delete", "ALL", check=True)
-        wait_for(lambda: m.status() == "serving: 0 waiting, 1 relay resting", 60)
+        wait_for(lambda: m.status() == "serving: 0 waiting, 1 relay resting")
         p.write_main("relay_threads = some\n")
         p.proc.send_signal(signal.SIGHUP)
         wait_for(lambda: m.status() == "serving: 0 waiting, 1 relay resting; the new configuration was refused: see posthouse check")

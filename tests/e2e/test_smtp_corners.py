@@ -42,7 +42,7 @@ def test_the_process_limit_counts_all_loops(dns, relay):
             log = p.log()
             return log.count(" connect from ") == log.count(" disconnect from ")
         for _ in range(5):
-            wait_for(all_have_left, 60)
+            wait_for(all_have_left)
             clients = come_together(p.port, 140)
             assert [s.recv(3) for s in clients].count(b"220") == 100
             for s in clients:

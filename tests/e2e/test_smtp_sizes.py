@@ -68,7 +68,7 @@ def deliver(pair, contents, chunks=0):
         "all of them at the relay"
         got = {m["rcpts"][0].split(" ")[1]: m["content"] for m in relay.mails}
         return [got[key] for key in keys] if all(key in got for key in keys) else None
-    return wait_for(delivered, 60)
+    return wait_for(delivered)
 
 
 @pytest.mark.parametrize("kind", SECTIONS)

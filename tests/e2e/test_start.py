@@ -22,7 +22,7 @@ def stop(p):
     pid = int((p.dir / "spool/master.pid").read_text())
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: not p.children_of([pid]), 60)
+    wait_for(lambda: not p.children_of([pid]))
 
 
 def answers(port, host="127.0.0.1"):
@@ -243,7 +243,7 @@ def test_clients_who_could_not_be_let_in_are_later():
         p.wait_log("unix sockets in .*: Not a directory")
         assert not answers(p.port)
         public.unlink()
-        wait_for(p._greets, 30)
+        wait_for(p._greets)
         assert p.send().startswith("250 2.0.0") and (p.dir / "spool/public/submit.sock").exists() and len(p.queue()) == 1
 
 

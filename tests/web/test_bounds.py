@@ -30,7 +30,7 @@ def test_requests_that_never_end_shut_nobody_out(web, half_of):
         "an answer to others"
         with contextlib.suppress(OSError):
             return web.api().request("GET", "/healthz")[0] == 200
-    wait_for(served, 50)
+    wait_for(served)
     for s in half:
         s.close()
 
@@ -60,7 +60,7 @@ def test_requests_that_come_slowly_shut_nobody_out(web):
             return boss.request("GET", "/api/session")[0] == 200
     try:
         for _ in range(3):
-            wait_for(served, 30)
+            wait_for(served)
     finally:
         over.set()
         wait_ended(thread)
@@ -93,7 +93,7 @@ def test_nobodys_guesses_keep_an_owner_out(dns):
             "strangers who have to wait for the account"
             return 429 in [log_in(w, GLOBAL, "wrong", f"192.0.2.{n}") for n in range(1, 12)]
         for _ in range(2):
-            wait_for(strangers_wait, 30)
+            wait_for(strangers_wait)
             assert log_in(w, GLOBAL, SECRET, "2001:db8:7:8::2") == 200
 
 

@@ -542,11 +542,11 @@ def test_a_disk_that_takes_no_notes_is_named(dns, tmp_path):
             w.send(sender="ann@a.example")
             w.wait_log("status=deferred")
             s.set(write_errno=errno.EROFS, write_count=1 << 30)
-            wait_for(lambda: all(halted()), 30)
+            wait_for(lambda: all(halted()))
             while b"; nothing is sent: " not in manager.recv(4096):
                 pass
             s.set(write_count=0)
-            wait_for(lambda: not any(halted()), 30)
+            wait_for(lambda: not any(halted()))
             while b"; nothing is sent: " in manager.recv(4096):
                 pass
         finally:

@@ -36,7 +36,7 @@ class Web(Posthouse):
         self.web_out = open(self.dir / "web-stderr", "ab")
         self.web = subprocess.Popen([BUILD / "src" / "posthouse-web", "-c", self.dir, "-f"], stdout=self.web_out, stderr=self.web_out,
                                     env=self.env(), preexec_fn=self.web_preexec)
-        wait_for(self._serves, 20)
+        wait_for(self._serves)
 
     def _serves(self):
         "the page's server"

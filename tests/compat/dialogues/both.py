@@ -149,7 +149,7 @@ class Side:
         def noted():
             "every mail that was sent, at a relay"
             return sum(len(relay.mails) for relay in self.relays) >= sent
-        wait_for(noted, 20)
+        wait_for(noted)
         out = collections.defaultdict(list)
         for m in (m for relay in self.relays for m in relay.mails):
             if re.search(rb"\(Mail Delivery System\)|Mail Delivery System <", m["content"]):
@@ -191,7 +191,7 @@ def wait_settled(mta, taken):
     def done():
         "every accepted mail delivered, bounced or deferred"
         return settled(mta, taken)
-    wait_for(done, 60)
+    wait_for(done)
 
 
 def talk_to(mta, relay, seeds):
