@@ -1,12 +1,13 @@
 """The test kit: Posthouse, fake relays, DNS and Postfix on free loopback ports.
 
-Everything lives in a temporary directory of its own and on ports that the kernel gave, so several
+Everything lives in a temporary directory of its own and on ports that no other run has, so several
 test runs can go on at once.  Nothing here asks the Internet: the only DNS server is an unbound of
 ours that knows the names a test gives it and nothing else.
 """
 import base64
 import contextlib
 import errno
+import fcntl
 import itertools
 import json
 import os
@@ -33,14 +34,34 @@ PATIENCE = 60
 os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")  # programs that end soon give nothing back
 
 
-# Below the ports that the kernel gives to clients, so that none of these takes a server's port before it listens; each
-# process of tests begins elsewhere, and takes the next one each time.
-PORTS = itertools.cycle(range(10000, 32000))
-for _ in range(os.getpid() * 397 % 22000):
-    next(PORTS)
+PORTS_FOLDER = pathlib.Path(tempfile.gettempdir()) / "posthouse-test-ports"
+
+
+def own_ports():
+    """Ports for servers that no other process of tests gives to one of its own, now or before that server listens.
+
+    They are below those that the kernel gives to clients.  A process has a block of them for as long as it lives."""
+    with contextlib.suppress(FileExistsError):
+        PORTS_FOLDER.mkdir(mode=0o1777)
+        PORTS_FOLDER.chmod(0o1777)
+    starts = itertools.cycle(range(10000, 32000, 500))
+    for start in starts:
+        lock = os.open(PORTS_FOLDER / f"{start}-{os.geteuid()}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            time.sleep(0.01)
+            continue
+        return itertools.cycle(range(start, start + 500))
+
+
+PORTS = None  # those of this process, once it has asked for one
 
 
 def free_port(host="127.0.0.1"):
+    global PORTS
+    PORTS = PORTS or own_ports()
     for port in PORTS:
         with contextlib.suppress(OSError), socket.socket() as s:
             s.bind((host, port))
@@ -49,11 +70,7 @@ def free_port(host="127.0.0.1"):
 
 def free_ports(n):
     """n of them, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
+    return [free_port() for _ in range(n)]
 
 
 def privileged_socket(host, port):

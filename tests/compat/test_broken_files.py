@@ -27,6 +27,8 @@ def refuses_clients(postfix):
     try:
         socket.create_connection(("127.0.0.1", postfix.port), 5).close()
         return False
+    except ConnectionResetError:  # it has ended in this moment
+        return False
     except ConnectionRefusedError:
         return True
 
