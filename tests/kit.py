@@ -190,22 +190,28 @@ class FakeRelay:
 
     def __init__(self, host="127.0.0.1", port=0, auth=(), need_auth=False, users=None, replies=None,
                  pipelining=True, chunking=False, size=None, dsn=True, tls=None, wrap=False,
-                 tls_first=False, name="fake.relay", utf8=True, delay=0.0, keep=True):
+                 tls_first=False, name="fake.relay", utf8=True, delay=0.0, keep=True, lmtp=False, path=None):
         self.auth, self.need_auth, self.users = list(auth), need_auth, users
         self.replies = replies or {}
         self.pipelining, self.chunking, self.size, self.dsn = pipelining, chunking, size, dsn
         self.tls, self.wrap, self.tls_first, self.name, self.utf8 = tls, wrap, tls_first, name, utf8
         self.delay, self.keep = delay, keep  # keep: the content of mails
+        self.lmtp = lmtp  # a mailbox server (RFC 2033): DOT is asked for each recipient, and gets its RCPT
         self.sessions = []
         self.lock = threading.Lock()
-        if 0 < port < 1024:
+        if path is not None:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.bind(str(path))
+            os.chmod(path, 0o666)
+            self.sock.listen(128)
+        elif 0 < port < 1024:
             self.sock = privileged_socket(host, port)
         else:
             self.sock = socket.socket()
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.sock.bind((host, port))
             self.sock.listen(128)
-        self.host, self.port = self.sock.getsockname()
+        self.host, self.port = self.sock.getsockname() if path is None else (None, None)
         self.conns = set()
         self.closed = False
         threading.Thread(target=self._accept, daemon=True).start()
@@ -241,7 +247,8 @@ class FakeRelay:
                 conn, _ = self.sock.accept()
             except OSError:
                 return
-            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.port is not None:
+                conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.conns.add(conn)
             threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
 
@@ -337,6 +344,9 @@ class _Dialogue:
         self.reply("EHLO", line, text)
         return True
 
+    def do_lhlo(self, line):
+        return self.do_ehlo(line) if self.r.lmtp else self.unknown(line)
+
     def do_starttls(self, line):
         if self.reply("STARTTLS", line, "220 2.0.0 go ahead") == "2":
             self.conn = self.r.tls.wrap_socket(self.conn, server_side=True)
@@ -419,11 +429,24 @@ class _Dialogue:
             time.sleep(self.r.delay)
         mail = {"from": self.sender, "rcpts": self.rcpts, "content": content if self.r.keep else b"", "auth": self.s.auth,
                 "tls": self.s.tls}
+        if self.r.lmtp:
+            self.finish_each(mail)
+            return
         said = self.answer("DOT", line, "250 2.0.0 Ok: queued as FAKE123")
         if said[:1] == "2":  # it has the mail before it says so
             with self.r.lock:
                 self.s.mails.append(mail)
         self.say(said)
+        self.sender, self.rcpts, self.chunks = None, [], b""
+
+    def finish_each(self, mail):
+        """A copy for each recipient, and a reply (RFC 2033 section 4.2)."""
+        for rcpt in mail["rcpts"]:
+            said = self.answer("DOT", rcpt, "250 2.0.0 saved")
+            if said[:1] == "2":
+                with self.r.lock:
+                    self.s.mails.append(dict(mail, rcpts=[rcpt]))
+            self.say(said)
         self.sender, self.rcpts, self.chunks = None, [], b""
 
     def do_data(self, line):

@@ -78,10 +78,10 @@ static int postconf_by_name(const void *a, const void *b) {
 }
 
 static int print_all(const struct config *c, const struct show *s) {
-    size_t max = param_count + c->main.n, n = 0;
+    size_t max = param_total + c->main.n, n = 0;
     const char **names = mem_alloc(max * sizeof(char *));
     if (!s->set_only)
-        for (size_t i = 0; i < param_count; i++)
+        for (size_t i = 0; i < param_total; i++)
             names[n++] = param_table[i].name;
     for (size_t i = 0; i < c->main.n; i++)
         if (c->main.v[i].line > 0 &&
@@ -97,7 +97,7 @@ static int print_all(const struct config *c, const struct show *s) {
 
 static void print_docs(void) {
     static const char *types[] = {"text", "yes/no", "number", "seconds", "hours", "days"};
-    for (size_t i = 0; i < param_count; i++) {
+    for (size_t i = 0; i < param_total; i++) {
         const struct param_info *p = &param_table[i];
         printf("| `%s` | %s | `%s` | %s |\n", p->name, types[p->type],
                p->def[0] == '\0' ? " " : p->def, p->doc);
@@ -136,7 +136,7 @@ static void print_verdict(void *arg, const struct unread_row *row) {
 }
 
 static void print_verdicts(void) {
-    for (size_t i = 0; i < param_count; i++)
+    for (size_t i = 0; i < param_total; i++)
         printf("read\t%s\t%s\t%s\n", param_table[i].name, param_table[i].def, param_table[i].doc);
     unread_each(print_verdict, NULL);
 }
@@ -149,7 +149,7 @@ static void print_roff(const char *s) {
 
 static void print_man(void) {
     static const char *units[] = {"", "", "", " (seconds)", " (hours)", " (days)"};
-    for (size_t i = 0; i < param_count; i++) {
+    for (size_t i = 0; i < param_total; i++) {
         const struct param_info *p = &param_table[i];
         printf(".TP\n.B %s\n(default: ", p->name);
         print_roff(p->def[0] == '\0' ? "empty" : p->def);

@@ -492,7 +492,10 @@ static void sasl_path_fill(struct config *c, struct params *p) {
  * Postfix does not have, is weaker than smtp_enforce_tls. */
 static void levels_fill(const struct config *c, const struct service *svc, struct params *p) {
     const char *file;
-    bool set = config_entry(c, svc, STR_LIT("smtp_tls_security_level"), &file) != NULL;
+    bool lmtp = svc != NULL && svc->kind == SERVICE_LMTP;
+    bool set =
+        config_entry(c, svc, str_of(lmtp ? "lmtp_tls_security_level" : "smtp_tls_security_level"),
+                     &file) != NULL;
     const char *enforced = p->smtp_tls_enforce_peername ? "verify" : "encrypt";
     if (p->smtp_tls_security_level[0] == '\0' || (!set && p->smtp_enforce_tls))
         p->smtp_tls_security_level = p->smtp_enforce_tls ? enforced
@@ -505,7 +508,8 @@ static void levels_fill(const struct config *c, const struct service *svc, struc
 }
 
 static void params_fill(struct config *c, const struct service *svc, struct params *p) {
-    for (size_t i = 0; i < param_count; i++)
+    size_t n = svc != NULL && svc->kind == SERVICE_LMTP ? param_total : param_count;
+    for (size_t i = 0; i < n; i++)
         param_fill(c, svc, p, &param_table[i]);
     accounts_fill(c, p);
     origin_fill(c, p);
@@ -636,17 +640,18 @@ static void refusals_of(struct config *c, struct service *svc) {
         who.own = &svc->overrides;
         who.p = &svc->p;
         who.receives = svc->kind == SERVICE_SMTPD;
-        who.sends = svc->kind == SERVICE_SMTP || svc->kind == SERVICE_LMTP;
+        who.sends = svc->kind == SERVICE_SMTP;
+        who.lmtp = svc->kind == SERVICE_LMTP;
         who.expands = svc->kind == SERVICE_LOCAL;
         who.postscreen = svc->postscreen;
     }
-    if (svc != NULL && !who.receives && !who.sends && !who.expands)
+    if (svc != NULL && !who.receives && !who.sends && !who.lmtp && !who.expands)
         return;
     struct refusals *to = svc == NULL ? &c->refusals : &svc->refusals;
     refusals_fill(to, &who);
     if (svc != NULL && svc->has_stray_word)
         refusals_add_stray_word(to, c->master_path, svc->line);
-    for (size_t i = 0; !who.sends && !who.expands && i < c->n_services; i++)
+    for (size_t i = 0; !who.sends && !who.lmtp && !who.expands && i < c->n_services; i++)
         if (every_mail_passes(c->services[i], svc == NULL))
             refusals_add_line(to, &who, &c->services[i]->overrides);
 }
@@ -712,7 +717,7 @@ static ptrdiff_t transport_suffix(const struct config *c, const char *name) {
                                sizeof transport_suffixes / sizeof transport_suffixes[0]);
     size_t n = end < 0 ? 0 : strlen(name) - strlen(transport_suffixes[end]);
     const struct service *s = n == 0 ? NULL : config_transport(c, str_make(name, n));
-    return s != NULL && s->kind == SERVICE_SMTP ? end : -1;
+    return s != NULL && service_is_client(s) ? end : -1;
 }
 
 /* The settings of transports have no row in the table of parameters: a value that is none would

@@ -89,6 +89,10 @@ void config_freeze(struct config *c, const char *name, const char *value);
 void config_follows(struct config *c, struct config *before);
 struct config *config_ref(struct config *c);
 void config_unref(struct config *c);
+/* Does the transport speak to other servers? */
+static inline bool service_is_client(const struct service *s) {
+    return s->kind == SERVICE_SMTP || s->kind == SERVICE_LMTP;
+}
 /* The transport of that name, or NULL. */
 const struct service *config_transport(const struct config *c, struct str name);
 /* "<transport>_<suffix>" if it is set in main.cf, else "default_<suffix>". */

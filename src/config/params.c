@@ -7,15 +7,33 @@
 
 const struct param_info param_table[] = {
 #define PARAM(type, name, def, doc)                                                                \
-    {#name, sizeof #name - 1, PARAM_##type, def, doc, offsetof(struct params, name)},
+    {#name, sizeof #name - 1, PARAM_##type, def, doc, offsetof(struct params, name), false},
 #include "config/params.def"
 #undef PARAM
+#define LMTP_PARAM(type, name, smtp, def)                                                          \
+    {#name,                                                                                        \
+     sizeof #name - 1,                                                                             \
+     PARAM_##type,                                                                                 \
+     def,                                                                                          \
+     "what " #smtp " is, for transports by LMTP",                                                  \
+     offsetof(struct params, smtp),                                                                \
+     true},
+#include "config/lmtp.def"
+#undef LMTP_PARAM
 };
 
-const size_t param_count = sizeof param_table / sizeof param_table[0];
+enum {
+#define PARAM(type, name, def, doc) COUNT_##name,
+#include "config/params.def"
+#undef PARAM
+    COUNT_ALL
+};
+
+const size_t param_count = COUNT_ALL;
+const size_t param_total = sizeof param_table / sizeof param_table[0];
 
 const struct param_info *param_find(const char *name, size_t n) {
-    for (size_t i = 0; i < param_count; i++)
+    for (size_t i = 0; i < param_total; i++)
         if (param_table[i].name_n == n && memcmp(param_table[i].name, name, n) == 0)
             return &param_table[i];
     return NULL;

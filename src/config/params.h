@@ -33,10 +33,13 @@ struct param_info {
     const char *def;
     const char *doc;
     size_t offset; /* in struct params */
+    bool lmtp;     /* of transports by LMTP alone: see lmtp.def */
 };
 
+/* The parameters, each with a member of its own, and behind them those of transports by LMTP. */
 extern const struct param_info param_table[];
-extern const size_t param_count;
+extern const size_t param_count; /* without those */
+extern const size_t param_total; /* with them */
 
 /* The text parameter at that offset in struct params. */
 static inline const char *params_text_at(const struct params *p, size_t offset) {

@@ -36,9 +36,11 @@ static bool where_concerns(const struct refusal_asker *who, enum unread_where wh
     case UNREAD_ALIAS:
         return who->receives || sendmail || (who->expands && own);
     case UNREAD_CLIENT: /* what goes out wrong is not taken in */
-        return who->sends || !own;
+        return who->sends || (!own && !who->lmtp);
+    case UNREAD_LMTP:
+        return who->lmtp;
     case UNREAD_BOTH:
-        return who->sends || who->receives || sendmail;
+        return who->sends || who->lmtp || who->receives || sendmail;
     default:
         return false;
     }
@@ -177,7 +179,7 @@ static bool changes_all_mail(const char *name) {
     if (queue_suffix(name) >= 0)
         return unread_find(name) == NULL || unread_find(name)->where == UNREAD_NOWHERE;
     return param_find(name, strlen(name)) != NULL && strncmp(name, "smtp_", 5) != 0 &&
-           strncmp(name, "smtpd_", 6) != 0;
+           strncmp(name, "lmtp_", 5) != 0 && strncmp(name, "smtpd_", 6) != 0;
 }
 
 /* Is the parameter, in the line, read from main.cf all the same?  elsewhere: the line is of another

@@ -39,7 +39,8 @@ struct refusal_asker {
     const struct cfg_file *own; /* its -o; NULL: sendmail's mail, which is none of a service */
     const struct params *p;
     bool receives; /* it is an smtpd */
-    bool sends;    /* it is a client */
+    bool sends;    /* it is a transport by SMTP */
+    bool lmtp;     /* it is a transport by LMTP */
     bool expands;  /* it is a local(8), of which Posthouse has the aliases */
     bool postscreen;
     bool line_of_sendmail; /* own is that of a line which sendmail's mail passes */

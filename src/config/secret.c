@@ -9,18 +9,20 @@
 #include "config/config.h"
 #include "config/unread.h"
 
-#define LOGINS "smtp_sasl_password_maps"
+/* Parameters whose tables have logins. */
+static const char *const of_logins[] = {"smtp_sasl_password_maps", "lmtp_sasl_password_maps"};
 
 /* Ends of the names that give the parameters of a table in main.cf: "TABLE_password". */
 static const char *const of_tables[] = {"_password", "_bind_pw"};
 
 enum secret_kind secret_param(const char *name) {
-    if (strcmp(name, LOGINS) == 0)
-        return SECRET_INLINE;
-    if (param_find(name, strlen(name)) != NULL)
+    bool known = param_find(name, strlen(name)) != NULL;
+    for (size_t i = 0; i < sizeof of_logins / sizeof of_logins[0]; i++)
+        if (strcmp(name, of_logins[i]) == 0 ||
+            (!known && str_is_slip(str_of(name), str_of(of_logins[i]))))
+            return SECRET_INLINE;
+    if (known)
         return SECRET_NOT;
-    if (str_is_slip(str_of(name), STR_LIT(LOGINS)))
-        return SECRET_INLINE;
     bool of_table = str_end_of(name, of_tables, sizeof of_tables / sizeof of_tables[0]) >= 0;
     return of_table ? SECRET_VALUE : SECRET_NOT;
 }

@@ -22,6 +22,7 @@ enum unread_where {
     UNREAD_POSTSCREEN,
     UNREAD_SENDMAIL,
     UNREAD_CLIENT,
+    UNREAD_LMTP,
     UNREAD_BOTH
 };
 

@@ -61,8 +61,7 @@ static void check_unused(const struct config *c, bool internal, struct diags *d)
     int line = 0;
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
-        if ((s->kind != SERVICE_UNUSED && s->kind != SERVICE_LMTP) || s->inet ||
-            is_internal(s) != internal)
+        if (s->kind != SERVICE_UNUSED || s->inet || is_internal(s) != internal)
             continue;
         sbuf_add_c(&names, n++ > 0 ? ", " : "");
         secret_quote(str_of(s->name), &names);

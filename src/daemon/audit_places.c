@@ -114,8 +114,7 @@ static void check_transport(struct places *a, const char *name, const char *valu
     const struct config *c = a->c;
     struct str t = str_make(value, strcspn(value, ":"));
     const struct service *svc = t.n == 0 ? NULL : config_transport(c, t);
-    if (t.n == 0 || places_line_of(c, name) == 0 ||
-        (svc != NULL && svc->kind != SERVICE_UNUSED && svc->kind != SERVICE_LMTP))
+    if (t.n == 0 || places_line_of(c, name) == 0 || (svc != NULL && svc->kind != SERVICE_UNUSED))
         return;
     diag_add(a->d, DIAG_WARN, c->main.path, places_line_of(c, name),
              "%s: \"%.*s\" is not a transport that Posthouse has%s: mail for it waits", name,

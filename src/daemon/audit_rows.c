@@ -316,11 +316,13 @@ static const char *transport_value_bad(const struct config *cfg, struct str valu
     if (name.n == 0)
         name = str_make(usual, strcspn(usual, ":"));
     const struct service *t = config_transport(cfg, name);
-    if (t == NULL || t->kind == SERVICE_UNUSED || t->kind == SERVICE_LMTP) {
+    if (t == NULL || t->kind == SERVICE_UNUSED) {
         sbuf_printf(more, " (\"%.*s\")", STR_FMT(name));
         return "not a transport that Posthouse has";
     }
-    const char *why = t->kind == SERVICE_SMTP ? nexthop_check(hop, &bad) : NULL;
+    const char *why = t->kind == SERVICE_SMTP   ? nexthop_check(hop, &bad)
+                      : t->kind == SERVICE_LMTP ? nexthop_check_lmtp(hop, &bad)
+                                                : NULL;
     if (why != NULL)
         sbuf_printf(more, " (\"%.*s\")", STR_FMT(bad));
     return why;

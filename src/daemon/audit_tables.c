@@ -264,7 +264,7 @@ static void audit_parameter(const struct config *c, const struct param_info *inf
         const struct service *s = c->services[i];
         const char *own = params_text_at(&s->p, info->offset);
         at.line = s->line;
-        if ((s->kind == SERVICE_SMTPD || s->kind == SERVICE_SMTP) && strcmp(own, value) != 0)
+        if ((s->kind == SERVICE_SMTPD || service_is_client(s)) && strcmp(own, value) != 0)
             audit_list(&at, kind, own);
     }
 }

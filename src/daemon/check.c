@@ -242,7 +242,7 @@ static void check_folder(void *arg, const char *dir) {
 
 static bool has_transport(const struct config *cfg, const char *transport) {
     const struct service *t = config_transport(cfg, str_make(transport, strcspn(transport, ":")));
-    return t != NULL && (t->kind == SERVICE_SMTP || t->kind == SERVICE_LOCAL);
+    return t != NULL && (service_is_client(t) || t->kind == SERVICE_LOCAL);
 }
 
 /* What cron and other programs send to "root" gets myorigin's name.  Without a line for local(8) in

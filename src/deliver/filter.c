@@ -36,8 +36,9 @@ bool filter_has_replies(const struct dsess *s) {
 /* The line that goes to the parser, with its end. */
 static void filter_take_line(struct dsess *s, struct str given) {
     if (s->watch == NULL)
-        log_as(s->svc->log_name, "smtp", "%s: replacing server reply \"%.*s\" with \"%.*s\"",
-               s->relay, STR_FMT(sbuf_str(&s->filter_line)), STR_FMT(given));
+        log_as(s->svc->log_name, session_program(s),
+               "%s: replacing server reply \"%.*s\" with \"%.*s\"", s->relay,
+               STR_FMT(sbuf_str(&s->filter_line)), STR_FMT(given));
     sbuf_reset(&s->filter_line);
     sbuf_add_str(&s->filter_line, given);
 }

@@ -29,7 +29,7 @@ enum step greeting_reply(struct dsess *s) {
 static enum step send_ehlo(struct dsess *s, bool helo) {
     const char *why;
     s->helo = helo;
-    sbuf_add_c(&s->line, helo ? "HELO " : "EHLO ");
+    sbuf_add_c(&s->line, session_is_lmtp(s) ? "LHLO " : helo ? "HELO " : "EHLO ");
     if (!idn_to_ascii(str_of(s->p->smtp_helo_name), s->p->enable_idna2003_compatibility, &s->line,
                       &why)) {
         sbuf_reset(&s->line);
@@ -44,7 +44,7 @@ static enum step send_ehlo(struct dsess *s, bool helo) {
 }
 
 enum step ehlo_begin(struct dsess *s) {
-    return send_ehlo(s, s->p->smtp_never_send_ehlo);
+    return send_ehlo(s, s->p->smtp_never_send_ehlo && !session_is_lmtp(s));
 }
 
 enum step ehlo_secure_begin(struct dsess *s) {
@@ -154,7 +154,7 @@ static bool wants_starttls(const struct dsess *s) {
 
 enum step ehlo_reply(struct dsess *s) {
     bool refused = s->reply.code / 100 != 2;
-    if (refused && !s->helo && !s->tls_on)
+    if (refused && !s->helo && !s->tls_on && !session_is_lmtp(s))
         return send_ehlo(s, true);
     if (refused)
         return host_refused(s, "refused to talk to me:");
@@ -164,7 +164,8 @@ enum step ehlo_reply(struct dsess *s) {
         return STEP_HOST_FAILED;
     if (!s->tls_on && (s->caps & CAP_STARTTLS) != 0 && s->policy.level == LEVEL_NONE &&
         s->p->smtp_tls_note_starttls_offer)
-        log_as(s->svc->log_name, "smtp", "Host offered STARTTLS: [%s]", session_target(s)->host);
+        log_as(s->svc->log_name, session_program(s), "Host offered STARTTLS: [%s]",
+               session_target(s)->host);
     if (!s->tls_on && s->policy.level >= LEVEL_ENCRYPT && !wants_starttls(s))
         return host_failed(s, BLAME_SITE, CAUSE_TLS_MISSING, "4.7.4",
                            "TLS is required, but was not offered by host %s", s->where);

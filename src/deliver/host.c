@@ -13,6 +13,14 @@ bool session_uses_record(const struct dsess *s) {
     return s->rec.id != NULL && !session_target(s)->fallback;
 }
 
+bool session_is_lmtp(const struct dsess *s) {
+    return s->svc->kind == SERVICE_LMTP;
+}
+
+const char *session_program(const struct dsess *s) {
+    return session_is_lmtp(s) ? "lmtp" : "smtp";
+}
+
 bool session_wrapped(const struct dsess *s) {
     return s->p->smtp_tls_wrappermode || netaddr_port(&session_target(s)->addr) == 465;
 }

@@ -394,7 +394,7 @@ bool secure_clear_is_left(const struct dsess *s, bool broken) {
 
 enum step tls_lost(struct dsess *s, bool timeout) {
     (void)timeout;
-    log_as(s->svc->log_name, "smtp", "SSL_connect error to %s: %s", s->relay,
+    log_as(s->svc->log_name, session_program(s), "SSL_connect error to %s: %s", s->relay,
            conn_tls_error(s->conn));
     host_failed(s, BLAME_SITE, CAUSE_TLS_HANDSHAKE, "4.7.5", "Cannot start TLS: handshake failure");
     if (s->plain_retry || !secure_clear_is_left(s, true))
@@ -487,9 +487,9 @@ static void log_certificate(struct dsess *s, SSL *ssl, bool trusted, bool matche
         return;
     tls_describe(ssl, " ", &b);
     if (s->policy.level >= LEVEL_VERIFY && !trusted)
-        log_as(s->svc->log_name, "smtp", "certificate verification failed for %s: %s", s->relay,
-               X509_verify_cert_error_string(SSL_get_verify_result(ssl)));
-    log_as(s->svc->log_name, "smtp", "%s TLS connection established to %s: %s",
+        log_as(s->svc->log_name, session_program(s), "certificate verification failed for %s: %s",
+               s->relay, X509_verify_cert_error_string(SSL_get_verify_result(ssl)));
+    log_as(s->svc->log_name, session_program(s), "%s TLS connection established to %s: %s",
            matched   ? "Verified"
            : trusted ? "Trusted"
            : cert    ? "Untrusted"

@@ -140,7 +140,8 @@ static enum step connect_failed(struct dsess *s, int err) {
 static void connect_from(struct dsess *s, const struct netaddr *from, int *err) {
     const struct netaddr *to = &session_target(s)->addr;
     struct netaddr only;
-    bool implied = from == NULL && own_only_address(s->p, to->u.sa.sa_family, &only);
+    bool implied = from == NULL && to->u.sa.sa_family != AF_UNIX &&
+                   own_only_address(s->p, to->u.sa.sa_family, &only);
     s->conn = conn_connect(s->d->loop, to, implied ? &only : from, &session_conn_ops, s, err);
     if (s->conn != NULL || !implied || *err != -EADDRNOTAVAIL)
         return;
@@ -154,7 +155,9 @@ static enum step connect_begin(struct dsess *s) {
     int family = session_target(s)->addr.u.sa.sa_family;
     struct netaddr from;
     int err = 0;
-    const char *text = family == AF_INET ? s->p->smtp_bind_address : s->p->smtp_bind_address6;
+    const char *text = family == AF_INET    ? s->p->smtp_bind_address
+                       : family == AF_INET6 ? s->p->smtp_bind_address6
+                                            : "";
     bool bound = text[0] != '\0';
     if (bound && (!netaddr_parse(&from, str_of(text), 0) ||
                   from.u.sa.sa_family != family)) /* never from another address */
@@ -227,16 +230,16 @@ static void log_host_failed(const struct dsess *s) {
     if (s->now.status == MAIL_UNSET || s->watch != NULL)
         return;
     if (s->now.phase == PHASE_CONNECT)
-        log_as(s->svc->log_name, "smtp", "%s", s->now.text);
+        log_as(s->svc->log_name, session_program(s), "%s", s->now.text);
     else if (qid != NULL && session_more_hosts(s))
-        log_as(s->svc->log_name, "smtp", "%s: %s", qid, s->now.text);
+        log_as(s->svc->log_name, session_program(s), "%s: %s", qid, s->now.text);
 }
 
 /* A road that is only explained goes from what does not connect to the next host. */
 static enum step enter_stage(struct dsess *s, size_t stage) {
     const struct stage *to = stage_of(s, stage);
     if (s->d->tells)
-        log_as(s->svc->log_name, "smtp", "session %p: %s -> %s", (void *)s,
+        log_as(s->svc->log_name, session_program(s), "session %p: %s -> %s", (void *)s,
                stage_of(s, s->stage)->name, to->name);
     s->stage = stage;
     s->phase = to->phase;

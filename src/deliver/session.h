@@ -280,6 +280,10 @@ void session_deadline(struct dsess *s, int64_t seconds);
 const struct target *session_target(const struct dsess *s);
 /* Does the relay record say how to talk to the host in use?  Not to smtp_fallback_relay. */
 bool session_uses_record(const struct dsess *s);
+/* Is the host spoken to in LMTP (RFC 2033)? */
+bool session_is_lmtp(const struct dsess *s);
+/* "smtp" or "lmtp": the program that has its name in the log. */
+const char *session_program(const struct dsess *s);
 /* Is the host spoken to in TLS from the first byte? */
 bool session_wrapped(const struct dsess *s);
 /* Did the reply in s->reply come, or begin to, before all that was said had left?  Then it is not

@@ -290,6 +290,26 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
         s->resume(s, STEP_AGAIN);
 }
 
+/* A path that does not begin with a slash is below queue_directory, as in Postfix: below Postfix's
+ * own, where that is the one meant. */
+static enum step begin_socket(struct dsess *s, const char *path) {
+    struct sbuf whole = {0};
+    struct netaddr a;
+    if (path[0] != '/' && s->cfg->foreign_queue != NULL)
+        sbuf_printf(&whole, "%s/", s->cfg->foreign_queue);
+    sbuf_add_c(&whole, path);
+    bool fits = netaddr_unix(&a, whole.p);
+    if (fits)
+        add_target(s, s->cfg->p.myhostname, &a);
+    sbuf_free(&whole);
+    if (fits)
+        return STEP_AGAIN;
+    session_note(s, MAIL_DEFERRED, BLAME_SITE, CAUSE_SETTING, "4.3.5",
+                 "the path of a socket is too long: %s", path);
+    session_take_error(s);
+    return STEP_AGAIN;
+}
+
 /* Begins with the destination s->hop: its address is known, or it is asked for. */
 static enum step begin_hop(struct dsess *s) {
     struct netaddr a;
@@ -297,7 +317,9 @@ static enum step begin_hop(struct dsess *s) {
     s->hop_at = s->group_at = s->n_known;
     s->hop_sessions = 0;
     char *host = str_dup(s->hop.host);
-    if (netaddr_parse(&a, s->hop.host, s->hop.port)) {
+    if (s->hop.local) {
+        step = begin_socket(s, host);
+    } else if (netaddr_parse(&a, s->hop.host, s->hop.port)) {
         add_target(s, host, &a);
         step = STEP_AGAIN;
     } else if (s->hop.bracketed || strcmp(s->p->smtp_dns_support_level, "disabled") == 0) {
@@ -345,9 +367,9 @@ static enum step next_hop(struct dsess *s) {
         (!add_fallback(s) || !nexthop_split(&s->hops_left, &one)))
         return STEP_ROUND_OVER;
     uint16_t port;
-    const char *why = nexthop_port(str_of(s->p->smtp_tcp_port), &port)
-                          ? nexthop_parse(&s->hop, one, port)
-                          : "smtp_tcp_port is no port";
+    const char *why = !nexthop_port(str_of(s->p->smtp_tcp_port), &port) ? "smtp_tcp_port is no port"
+                      : session_is_lmtp(s) ? nexthop_parse_lmtp(&s->hop, one, port)
+                                           : nexthop_parse(&s->hop, one, port);
     if (why == NULL)
         return begin_hop(s);
     session_note(s, MAIL_DEFERRED, BLAME_SITE, CAUSE_SETTING, "4.3.5", "bad next hop \"%.*s\": %s",
@@ -375,6 +397,12 @@ static bool shares_preference(const struct dsess *s) {
 static enum step use_target(struct dsess *s) {
     const struct target *t = session_target(s);
     char ip[INET6_ADDRSTRLEN];
+    if (t->addr.u.sa.sa_family == AF_UNIX) {
+        snprintf(s->where, sizeof s->where, "%s[%s]", t->host, t->dest + strlen("unix:"));
+        snprintf(s->relay, sizeof s->relay, "%s", s->where);
+        watch_ok(s, "dns", "%s (for %s)", s->relay, t->dest);
+        return STEP_DONE;
+    }
     netaddr_text(&t->addr, ip);
     snprintf(s->where, sizeof s->where, "%s[%s]", t->host, ip);
     snprintf(s->relay, sizeof s->relay, "%s:%u", s->where, netaddr_port(&t->addr));

@@ -82,7 +82,8 @@ static bool reply_fits(struct dsess *s, const struct expected *e) {
 static void use_one_by_one(const struct dsess *s, const char *why) {
     const struct target *t = session_target(s);
     if (host_trait_add(HOST_ONE_BY_ONE, &t->addr, t->dest))
-        log_as(s->svc->log_name, "smtp", "%s %s: from now on they go one by one", s->relay, why);
+        log_as(s->svc->log_name, session_program(s), "%s %s: from now on they go one by one",
+               s->relay, why);
 }
 
 /* The host has not answered in time: perhaps it drops what is pipelined. */
@@ -136,6 +137,17 @@ static enum step closing(struct dsess *s, const struct expected *e) {
     return txn_drop(s, false);
 }
 
+/* What the host says of the content: of one recipient by LMTP, of all that it took else, and where
+ * not all of the content has left for it. */
+static void content_results(struct dsess *s, const struct expected *e, enum verdict v) {
+    if (e->t->owed == 0 || content_state(s, e->t) == CONTENT_PART) {
+        txn_all_results(s, e->t, TXN_CONTENT, v);
+        return;
+    }
+    e->t->owed--;
+    txn_rcpt_result(s, e->t, e->rcpt, TXN_CONTENT, v);
+}
+
 static void on_refusal(struct dsess *s, const struct expected *e, enum verdict v) {
     struct txn *t = e->t;
     if (t->disputed) { /* no refusal counts: txn_answered has the mail go once more */
@@ -147,7 +159,10 @@ static void on_refusal(struct dsess *s, const struct expected *e, enum verdict v
             txn_rcpt_result(s, t, e->rcpt, TXN_RCPT, v);
         return;
     }
-    txn_all_results(s, t, e->command, v);
+    if (e->command == TXN_CONTENT)
+        content_results(s, e, v);
+    else
+        txn_all_results(s, t, e->command, v);
     t->refused = t->refused || e->command == TXN_MAIL || e->command == TXN_DATA;
 }
 
@@ -189,6 +204,13 @@ static void txn_ended(struct dsess *s, struct txn *t) {
     txn_answered(s, t);
 }
 
+/* An LMTP server says 354 where no recipient was taken: it would not answer a lone dot. */
+static enum step content_for_none(struct dsess *s, struct txn *t) {
+    session_note_out_of_step(s, verdict_command_name(TXN_DATA));
+    txn_answered(s, t);
+    return txn_drop(s, false);
+}
+
 static enum step on_verdict(struct dsess *s, const struct expected *e, enum verdict v) {
     struct txn *t = e->t;
     bool part = content_state(s, t) == CONTENT_PART;
@@ -200,12 +222,13 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
         on_refusal(s, e, v);
     } else if (v == VERDICT_SENT) {
         t->taken = true;
-        txn_all_results(s, t, TXN_CONTENT, v);
+        content_results(s, e, v);
     } else if (v == VERDICT_GO) {
-        if (t->accepted == 0)
-            txn_send_empty(s, t);
-        else
+        if (t->accepted > 0)
             return txn_begin_content(s, t);
+        if (session_is_lmtp(s))
+            return content_for_none(s, t);
+        txn_send_empty(s, t);
     } else if (e->command == TXN_RCPT && !t->refused) {
         t->ok[e->rcpt] = true;
         t->accepted++;
@@ -215,7 +238,7 @@ static enum step on_verdict(struct dsess *s, const struct expected *e, enum verd
         return txn_drop(s, false);
     }
     bool dot = e->command == TXN_CONTENT && (t->empty || !txn_uses_bdat(s, t));
-    if (e->command == TXN_RSET || dot)
+    if (e->command == TXN_RSET || (dot && t->owed == 0))
         txn_ended(s, t);
     return STEP_DONE;
 }
@@ -239,7 +262,7 @@ static bool txn_dispute(struct dsess *s, const struct expected *e) {
     s->now.blame = BLAME_MESSAGE;
     assert((s->caps & CAP_PIPELINING) != 0); /* else nothing is sent behind a refusal */
     use_one_by_one(s, "takes what comes behind a sender or a recipient that it refused");
-    if (!t->begun && !t->empty)
+    if ((!t->begun && !t->empty) || session_is_lmtp(s))
         return false;
     txn_forget_results(t);
     t->refused = false;

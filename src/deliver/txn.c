@@ -152,7 +152,8 @@ static bool put_off_go_on(const struct dsess *s, struct txn *t) {
     for (uint32_t k = 0; k < t->n_rcpts; k++) {
         uint32_t i = t->rcpts[k];
         if (t->a->tried[i] && t->a->res[i].status == MAIL_DEFERRED) {
-            log_as(s->svc->log_name, "smtp", "%s: %s", t->a->env->qid, t->a->res[i].text);
+            log_as(s->svc->log_name, session_program(s), "%s: %s", t->a->env->qid,
+                   t->a->res[i].text);
             t->a->tried[i] = false;
             any = true;
         }
@@ -256,8 +257,22 @@ static bool results_stand(const struct dsess *s, const struct txn *t, bool suspe
     return !t->misnamed;
 }
 
+/* An LMTP server has answered for some of its recipients: that stands, and the message is not sent
+ * to the others again in this attempt. */
+static void answered_in_part(struct dsess *s, struct txn *t) {
+    struct attempt *a = t->a;
+    note_host(s, a);
+    txn_free(t);
+    txn_fill_untried(a, &s->now);
+    txn_give_back(s, a, s->uses);
+}
+
 void txn_dropped(struct dsess *s, struct txn *t, bool suspect, bool to_blame, struct dl *again) {
     struct attempt *a = t->a;
+    if (t->owed > 0 && t->owed < t->accepted) {
+        answered_in_part(s, t);
+        return;
+    }
     if (results_stand(s, t, suspect)) {
         txn_over(s, t);
         return;
@@ -309,7 +324,7 @@ enum step txn_drop_all(struct dsess *s, bool suspect, bool failing) {
     }
     bool next_host = s->leaving || (failing && !dl_empty(&again) && session_more_hosts(s));
     if (next_host && !dl_empty(&again))
-        log_as(s->svc->log_name, "smtp", "%s: %s",
+        log_as(s->svc->log_name, session_program(s), "%s: %s",
                DL_OWNER(again.next, struct attempt, link)->env->qid, s->now.text);
     while (!dl_empty(&again)) { /* in their old order, before what waits */
         struct dl *n = again.prev;

@@ -24,16 +24,17 @@ struct txn {
     uint32_t accepted;
     bool *ok; /* RCPT was accepted, by index into a->res */
     enum txn_sent sent;
-    bool refused;         /* MAIL or DATA was: only RSET is left */
-    bool begun;           /* content is being sent, or was */
-    bool whole;           /* all of the content was written */
-    bool empty;           /* a lone dot after 354, because every recipient was refused */
-    bool taken;           /* the relay host said 2xx to the whole content */
-    bool answered;        /* any reply to this transaction has come */
-    bool data_only;       /* content goes by DATA, whatever the host offers: see traits.h */
-    bool disputed;        /* the host took what comes behind a refusal: see txn_dispute */
-    bool misnamed;        /* some 2xx did not name its own command by its enhanced status code */
-    uint64_t off;         /* bytes of content that were read and written */
+    bool refused;   /* MAIL or DATA was: only RSET is left */
+    bool begun;     /* content is being sent, or was */
+    bool whole;     /* all of the content was written */
+    bool empty;     /* a lone dot after 354, because every recipient was refused */
+    bool taken;     /* the relay host said 2xx to the whole content; by LMTP: for some recipient */
+    uint32_t owed;  /* by LMTP: replies to the content that have not come; else 0 */
+    bool answered;  /* any reply to this transaction has come */
+    bool data_only; /* content goes by DATA, whatever the host offers: see traits.h */
+    bool disputed;  /* the host took what comes behind a refusal: see txn_dispute */
+    bool misnamed;  /* some 2xx did not name its own command by its enhanced status code */
+    uint64_t off;   /* bytes of content that were read and written */
     uint64_t content_end; /* dsess.out_total behind the content */
     struct content_out out;
 };

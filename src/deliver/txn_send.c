@@ -129,7 +129,7 @@ static bool verbatim(const struct dsess *s, const struct txn *t, bool bdat) {
 
 bool txn_uses_bdat(const struct dsess *s, const struct txn *t) {
     unsigned need = CAP_CHUNKING | CAP_PIPELINING | CAP_CODES;
-    return (s->caps & need) == need && !t->data_only && t->n_rcpts == 1 &&
+    return (s->caps & need) == need && !t->data_only && !session_is_lmtp(s) && t->n_rcpts == 1 &&
            t->a->body->size <= BDAT_EAGER && verbatim(s, t, true);
 }
 
@@ -169,6 +169,23 @@ static enum step content_unreadable(struct dsess *s) {
     return txn_drop(s, false);
 }
 
+/* A reply is about content that has left.  By LMTP there is one for each recipient that was taken,
+ * in their order (RFC 2033 section 4.2). */
+static void expect_content(struct dsess *s, struct txn *t) {
+    if (txn_uses_bdat(s, t)) {
+        txn_expect(s, TXN_CONTENT, t, 0);
+        return;
+    }
+    uint32_t n = session_is_lmtp(s) ? t->n_rcpts : 1;
+    for (uint32_t k = 0; k < n; k++) {
+        if (session_is_lmtp(s) && !t->ok[t->rcpts[k]])
+            continue;
+        txn_expect(s, TXN_CONTENT, t, t->rcpts[k]);
+        s->fifo[s->fifo_at + s->fifo_n - 1].out_end++;
+    }
+    t->owed = session_is_lmtp(s) ? t->accepted : 0;
+}
+
 enum step txn_begin_content(struct dsess *s, struct txn *t) {
     t->sent = SENT_PART;
     if (txn_uses_bdat(s, t)) {
@@ -176,9 +193,7 @@ enum step txn_begin_content(struct dsess *s, struct txn *t) {
         session_say(s);
     }
     t->begun = true;
-    txn_expect(s, TXN_CONTENT, t, 0);
-    if (!txn_uses_bdat(s, t))
-        s->fifo[s->fifo_at + s->fifo_n - 1].out_end++; /* a reply is about content that has left */
+    expect_content(s, t);
     return stream_content(s, t) ? STEP_DONE : content_unreadable(s);
 }
 

@@ -605,9 +605,8 @@ static void on_rcpt_route(void *arg, const struct route *r) {
     const struct mailerr *refused = route_refuses(r);
     tx->route = NULL;
     tx->pending.address_class = r->address_class;
-    tx->served =
-        r->rc != ROUTE_BAD || (r->transport != NULL && r->transport->kind == SERVICE_SMTP &&
-                               refusals_first(&r->transport->refusals) == NULL);
+    tx->served = r->rc != ROUTE_BAD || (r->transport != NULL && service_is_client(r->transport) &&
+                                        refusals_first(&r->transport->refusals) == NULL);
     tx->is_alias = false;
     tx->unlisted.coded = r->here_coded;
     mailerr_free(&tx->unlisted.why);

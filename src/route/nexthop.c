@@ -97,6 +97,18 @@ const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_p
     return check_host(n);
 }
 
+const char *nexthop_parse_lmtp(struct nexthop *n, struct str text, uint16_t default_port) {
+    if (str_istarts(text, "unix:")) {
+        *n = (struct nexthop){.dest = text, .host = str_from(text, 5), .local = true};
+        return n->host.n > 0 ? NULL : "no path after \"unix:\"";
+    }
+    const char *why =
+        nexthop_parse(n, str_istarts(text, "inet:") ? str_from(text, 5) : text, default_port);
+    n->dest = text;
+    n->bracketed = true;
+    return why;
+}
+
 bool nexthop_split(struct str *rest, struct str *one) {
     return str_split(rest, ", \t\r\n", one);
 }
@@ -136,10 +148,20 @@ void nexthop_to_ascii(struct str list, bool idna2003, struct sbuf *out) {
     }
 }
 
-const char *nexthop_check(struct str list, struct str *bad) {
+typedef const char *(*nexthop_parse_fn)(struct nexthop *n, struct str text, uint16_t default_port);
+
+static const char *check_each(struct str list, nexthop_parse_fn parse, struct str *bad) {
     struct nexthop n;
     const char *why = NULL;
     while (why == NULL && nexthop_split(&list, bad))
-        why = nexthop_parse(&n, *bad, 25);
+        why = parse(&n, *bad, 25);
     return why;
+}
+
+const char *nexthop_check(struct str list, struct str *bad) {
+    return check_each(list, nexthop_parse, bad);
+}
+
+const char *nexthop_check_lmtp(struct str list, struct str *bad) {
+    return check_each(list, nexthop_parse_lmtp, bad);
 }

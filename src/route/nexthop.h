@@ -10,6 +10,7 @@ struct nexthop {
     struct str dest; /* as written: "[relay.server]:587" */
     struct str host; /* "relay.server"; an address without "ipv6:" */
     bool bracketed;  /* no MX look-up */
+    bool local;      /* a Unix socket: host is its path */
     uint16_t port;
 };
 
@@ -20,6 +21,9 @@ bool nexthop_port(struct str text, uint16_t *port);
 const char *nexthop_of_service(struct str name, struct str *host, uint16_t *port);
 /* Parses one destination; NULL, or what is wrong with it. */
 const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_port);
+/* The same of a transport by LMTP, lmtp(8): "unix:path", "inet:host:port", or a host; there is no
+ * MX look-up. */
+const char *nexthop_parse_lmtp(struct nexthop *n, struct str text, uint16_t default_port);
 /* The next destination of a list separated by commas or blanks. */
 bool nexthop_split(struct str *rest, struct str *one);
 /* Appends a table's next hops without the transport name that people write before them
@@ -30,5 +34,6 @@ bool nexthop_without_transport(struct str list, struct sbuf *out);
 void nexthop_to_ascii(struct str list, bool idna2003, struct sbuf *out);
 /* What is wrong with the first bad destination of a list (*bad), or NULL. */
 const char *nexthop_check(struct str list, struct str *bad);
+const char *nexthop_check_lmtp(struct str list, struct str *bad);
 
 #endif

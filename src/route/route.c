@@ -541,24 +541,30 @@ static void hop_to_ascii(struct route_query *q) {
     q->r.nexthop = ascii;
 }
 
+/* What is wrong with the transport's next hop (*which), or NULL. */
+static const char *hop_bad(const struct service *t, struct str hop, struct str *which) {
+    return t->kind == SERVICE_SMTP   ? nexthop_check(hop, which)
+           : t->kind == SERVICE_LMTP ? nexthop_check_lmtp(hop, which)
+                                     : NULL;
+}
+
 static enum went step_end(struct route_query *q) {
     struct str hop = sbuf_str(&q->r.nexthop), which;
     const struct service *t = config_transport(q->cfg, sbuf_str(&q->transport));
     q->r.transport = t;
-    if (t == NULL || t->kind == SERVICE_UNUSED || t->kind == SERVICE_LMTP)
+    if (t == NULL || t->kind == SERVICE_UNUSED)
         return route_bad(q, ROUTE_NO_TRANSPORT, STR_FMT(sbuf_str(&q->transport)));
     const struct refusal *refused = refusals_first(&t->refusals);
     if (refused != NULL)
         return route_bad(q, "transport %s: %s is not implemented: %s", t->name, refused->name,
                          refused->text);
-    if (t->kind == SERVICE_SMTP && hop.n == 0)
+    if (service_is_client(t) && hop.n == 0)
         return route_bad(q, "no next hop: the recipient has no domain");
-    const char *why =
-        t->kind == SERVICE_SMTP && q->r.configured ? nexthop_check(hop, &which) : NULL;
+    const char *why = q->r.configured ? hop_bad(t, hop, &which) : NULL;
     if (why != NULL)
         return route_bad(q, "bad next hop \"%.*s\" (%s): %s", STR_FMT(which),
                          q->r.why.n > 0 ? q->r.why.p : "", why);
-    if (t->kind == SERVICE_SMTP)
+    if (service_is_client(t))
         hop_to_ascii(q);
     else if (t->kind != SERVICE_LOCAL)
         decide_here(q, t->kind);

@@ -150,7 +150,7 @@ static void dest_free(struct sched *s, struct dest *d) {
 
 const struct service *dest_service(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    return t != NULL && t->kind == SERVICE_SMTP && refusals_first(&t->refusals) == NULL ? t : NULL;
+    return t != NULL && service_is_client(t) && refusals_first(&t->refusals) == NULL ? t : NULL;
 }
 
 /* Does a session keep to one sender, because it has that sender's login? */

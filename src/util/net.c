@@ -57,17 +57,31 @@ const char *netaddr_network(const char *addr, unsigned bits, char buf[INET6_ADDR
 }
 
 uint16_t netaddr_port(const struct netaddr *a) {
+    if (a->u.sa.sa_family == AF_UNIX)
+        return 0;
     return ntohs(a->u.sa.sa_family == AF_INET ? a->u.in4.sin_port : a->u.in6.sin6_port);
+}
+
+bool netaddr_unix(struct netaddr *a, const char *path) {
+    size_t n = strlen(path);
+    memset(a, 0, sizeof *a);
+    a->u.un.sun_family = AF_UNIX;
+    if (n >= sizeof a->u.un.sun_path)
+        return false;
+    memcpy(a->u.un.sun_path, path, n + 1);
+    return true;
 }
 
 void netaddr_set_port(struct netaddr *a, uint16_t port) {
     if (a->u.sa.sa_family == AF_INET)
         a->u.in4.sin_port = htons(port);
-    else
+    else if (a->u.sa.sa_family == AF_INET6)
         a->u.in6.sin6_port = htons(port);
 }
 
 socklen_t netaddr_len(const struct netaddr *a) {
+    if (a->u.sa.sa_family == AF_UNIX)
+        return sizeof a->u.un;
     return a->u.sa.sa_family == AF_INET ? sizeof a->u.in4 : sizeof a->u.in6;
 }
 
@@ -76,6 +90,10 @@ static const uint8_t *addr_bytes(const struct netaddr *a, size_t *n) {
     if (a->u.sa.sa_family == AF_INET) {
         *n = 4;
         return (const uint8_t *)&a->u.in4.sin_addr;
+    }
+    if (a->u.sa.sa_family == AF_UNIX) {
+        *n = strlen(a->u.un.sun_path);
+        return (const uint8_t *)a->u.un.sun_path;
     }
     *n = 16;
     return a->u.in6.sin6_addr.s6_addr;

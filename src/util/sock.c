@@ -24,7 +24,8 @@ int sock_connect(const struct netaddr *to, const struct netaddr *from) {
         close(fd);
         return -EMFILE;
     }
-    sock_nodelay(fd);
+    if (to->u.sa.sa_family != AF_UNIX)
+        sock_nodelay(fd);
     if (from != NULL && from->u.sa.sa_family == to->u.sa.sa_family &&
         bind(fd, &from->u.sa, netaddr_len(from)) < 0)
         return sock_fail(fd);

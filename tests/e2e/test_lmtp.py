@@ -1,0 +1,60 @@
+"""Delivery by LMTP (RFC 2033): a reply for each recipient, sockets of both kinds, what becomes of those that are not answered."""
+import re
+
+import pytest
+from kit import FakeRelay, Posthouse, wait_for
+
+MAIN = """mydestination =
+virtual_mailbox_domains = box.example
+virtual_transport = lmtp:{hop}
+relayhost = [127.0.0.1]:9
+maximal_queue_lifetime = 1h
+"""
+
+
+LMTP = "lmtp unix - - n - - lmtp\n"
+
+
+def send(ph, *rcpts, body="hello"):
+    ph.send("a@far.example", rcpts, f"Subject: x\r\n\r\n{body}\r\n")
+
+
+def results(ph, n):
+    """(recipient, relay, dsn, status) of n results, as the log has them."""
+    found = lambda: re.findall(r"lmtp\[\d+\]: \S+: to=<([^>]+)>, relay=(\S+), .* dsn=(\S+), status=(\w+)", ph.log())
+    wait_for(lambda: len(found()) >= n)
+    return found()
+
+
+@pytest.mark.parametrize("kind", ["inet", "unix"])
+def test_each_recipient_has_a_reply_of_its_own(kind):
+    said = {"full": "552 5.2.2 over quota", "busy": "451 4.2.0 later"}
+    ph = Posthouse("", LMTP)
+    path = ph.dir / "lmtp" if kind == "unix" else None
+    with FakeRelay(lmtp=True, path=path, replies={"DOT": lambda rcpt: next((s for w, s in said.items() if w in rcpt), None)}) as server:
+        ph.write_main(MAIN.format(hop=f"unix:{path}" if path else f"inet:[127.0.0.1]:{server.port}"))
+        with ph:
+            send(ph, "one@box.example", "full@box.example", "busy@box.example", "two@box.example")
+            got = {r[0]: r[1:] for r in results(ph, 4)}
+    where = f"mta.example[{path}]" if path else f"127.0.0.1[127.0.0.1]:{server.port}"
+    assert {m["rcpts"][0][9:12] for m in server.mails} == {"one", "two"}
+    assert got["one@box.example"] == got["two@box.example"] == (where, "2.0.0", "sent")
+    assert got["full@box.example"][1:] == ("5.2.2", "bounced") and got["busy@box.example"][1:] == ("4.2.0", "deferred")
+    assert [c.split()[0] for c in server.sessions[0].commands[:3]] == ["LHLO", "MAIL", "RCPT"]
+
+
+def test_who_was_answered_for_gets_no_second_copy():
+    """The server goes away in the middle of its replies: the first recipient has the mail, the others are tried again."""
+    calls = []
+    def dot(rcpt):
+        calls.append(rcpt)
+        return None if len(calls) != 2 else ""
+    with FakeRelay(lmtp=True, replies={"DOT": dot}) as server:
+        with Posthouse(MAIN.format(hop=f"inet:[127.0.0.1]:{server.port}") + "minimal_backoff_time = 1s\nqueue_run_delay = 1s\n", LMTP) as ph:
+            send(ph, "one@box.example", "two@box.example", "three@box.example")
+            server.wait_mails(3)
+            wait_for(lambda: len([r for r in results(ph, 3) if r[3] == "sent"]) == 3)
+            got = results(ph, 5)
+    assert sorted(m["rcpts"][0] for m in server.mails) == [f"RCPT TO:<{n}@box.example>" for n in ("one", "three", "two")]
+    assert [r[3] for r in got if r[0] == "one@box.example"] == ["sent"]
+    assert [r[2:] for r in got if r[0] == "two@box.example"] == [("4.4.2", "deferred"), ("2.0.0", "sent")]
