@@ -473,8 +473,11 @@ static void aliases_fill(const struct config *c, struct params *p) {
     if (cfg_file_find(&c->main, STR_LIT("alias_maps")) != NULL || colon < 0)
         return;
     sbuf_printf(&path, "%s.db", spec.p + colon + 1);
-    if (!cfg_source_may_exist(c->source, path.p))
+    if (!cfg_source_may_exist(c->source, path.p)) {
         p->alias_maps = "";
+        if (cfg_file_find(&c->main, STR_LIT("local_recipient_maps")) == NULL)
+            p->local_recipient_maps = "proxy:unix:passwd.byname";
+    }
     sbuf_free(&path);
 }
 

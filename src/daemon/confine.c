@@ -162,7 +162,8 @@ static void confine_reader(const struct config *cfg, const char *who, bool files
     bool remote = needs_network(cfg);
     for (const struct config *c = cfg; c != NULL; c = c->before)
         confine_folders(c, allow_reading, &wall);
-    wall_allow(&wall, "/etc/passwd", OS_READ_FILE); /* names for lists of users */
+    wall_allow(&wall, "/etc/passwd", OS_READ_FILE); /* names for lists of users, and unix: */
+    wall_allow(&wall, "/etc/group", OS_READ_FILE);
     if (remote)
         allow_clients(&wall);
     if (files)

@@ -160,6 +160,6 @@ void alias_source_parse(struct str text, bool fold,
 
 extern const struct map_ops map_hash, map_btree, map_lmdb, map_cdb, map_texthash, map_inline,
     map_static, map_regexp, map_pcre, map_cidr, map_fail, map_mysql, map_pgsql, map_sqlite,
-    map_ldap, map_union, map_pipe, map_socket, map_tcp, map_accounts, map_relays;
+    map_ldap, map_union, map_pipe, map_socket, map_tcp, map_accounts, map_relays, map_unix;
 
 #endif

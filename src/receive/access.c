@@ -92,12 +92,23 @@ static bool access_next_item(struct access_run *a, struct access_item *item) {
     return true;
 }
 
+/* Behind all lists: whoever a list permits, a recipient that there is not is refused. */
+static bool access_asks_listed(const struct access_run *a) {
+    return !a->listed && a->reader.list == LIST_RECIPIENT &&
+           a->f.p->smtpd_reject_unlisted_recipient;
+}
+
 /* Goes on until a word has to wait or the run is over. */
 static void access_go(struct access_run *a) {
     struct access_item item;
     while (access_next_item(a, &item))
         if (!access_goes_on(a, access_item_step(a, &item)))
             return;
+    if (access_asks_listed(a)) {
+        a->warns = false;
+        if (!access_goes_on(a, access_listed(a)))
+            return;
+    }
     access_over(a, VERDICT_ALLOW);
 }
 

@@ -78,9 +78,6 @@ struct str access_action_unknown(struct str value);
  * stands behind it) says so instead. */
 unsigned access_checked_code(int64_t code, struct sbuf *text);
 
-/* The reply to a recipient that there is not (f->unlisted): its code; what follows is appended. */
-unsigned access_unlisted(const struct access_facts *f, struct sbuf *text);
-
 /* Mistakes in the lists of a service, among them an open relay. */
 void access_check(const struct service *svc, enum diag_level waits, struct diags *d);
 

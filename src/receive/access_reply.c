@@ -81,18 +81,6 @@ enum access_step access_list_refuses(struct access_run *a, int64_t code, const c
     return STEP_REJECT;
 }
 
-unsigned access_unlisted(const struct access_facts *f, struct sbuf *text) {
-    const struct mailerr *why = &f->unlisted->why;
-    int64_t code = why->status != MAIL_BOUNCED       ? 450
-                   : f->address_class == CLASS_ALIAS ? f->p->unknown_virtual_alias_reject_code
-                                                     : 550;
-    const char *dsn = f->unlisted->coded ? why->dsn : "5.1.1";
-    sbuf_printf(text, "%c%s <", code < 500 ? '4' : '5', dsn + 1);
-    addr_external(text, f->rcpt);
-    sbuf_printf(text, ">: Recipient address rejected: %s", why->text);
-    return access_checked_code(code, text);
-}
-
 static void access_add_address(struct sbuf *b, const char *name, struct str addr) {
     sbuf_printf(b, " %s=<", name);
     addr_external(b, addr);

@@ -56,6 +56,7 @@ struct access_run {
     struct access_reader reader;    /* the list that is evaluated */
     const struct access_word *word; /* the one that is tested */
     bool warns;                     /* warn_if_reject stands before it */
+    bool listed;                    /* whether there is such a recipient was asked */
     uint32_t tag;                   /* the question to the lookup process; 0: none */
     char *table;                    /* of the check_*_access that is being asked */
     struct keys keys;               /* that it is asked for */
@@ -119,6 +120,11 @@ const struct access_word *access_word_find(struct str w);
 bool access_word_closes(const struct access_word *word);
 /* Does the restriction compare senders with logins? */
 bool access_word_compares_logins(const struct access_word *word);
+
+/* Is there such a recipient?  The tables of its class say so (local_recipient_maps and its like),
+ * or a transport "error:" or "retry:".  A restriction asks in its place in a list, and
+ * smtpd_reject_unlisted_recipient at the end of all. */
+enum access_step access_listed(struct access_run *a);
 
 /* -- access_list.c -- */
 

@@ -201,12 +201,93 @@ static enum access_step test_multi_bounce(struct access_run *a) {
                                "Multi-recipient bounce");
 }
 
-/* The word says where in the list; smtpd_reject_unlisted_recipient says so of the end of all. */
-static enum access_step test_unlisted(struct access_run *a) {
-    if (a->f.unlisted == NULL)
+/* -- is there such a recipient? -- */
+
+/* The tables that name the recipients of a class, and what is said where they do not. */
+struct listing {
+    const char *tables; /* "": nobody says who there is */
+    int64_t code;
+    const char *what; /* "relay recipient" */
+};
+
+static struct listing listing_of(const struct params *p, enum route_class address_class) {
+    switch (address_class) {
+    case CLASS_LOCAL:
+        return (struct listing){p->local_recipient_maps, p->unknown_local_recipient_reject_code,
+                                "local recipient"};
+    case CLASS_VIRTUAL:
+        return (struct listing){p->virtual_mailbox_maps, p->unknown_virtual_mailbox_reject_code,
+                                "virtual mailbox"};
+    case CLASS_RELAY:
+        return (struct listing){p->relay_recipient_maps, p->unknown_relay_recipient_reject_code,
+                                "relay recipient"};
+    default: /* recipients of virtual_alias_domains have none of their own: see route.c */
+        return (struct listing){"", 0, ""};
+    }
+}
+
+/* A mail system has these, whether a table names them or not (RFC 5321 section 4.5.1). */
+static bool is_of_the_system(const struct access_run *a) {
+    struct str local = addr_local(a->f.rcpt);
+    return a->f.address_class == CLASS_LOCAL &&
+           (str_ieq_c(local, "postmaster") || str_ieq_c(local, "mailer-daemon"));
+}
+
+static enum access_step listed_step(struct access_run *a, const struct maps_answer *ans) {
+    struct listing listing = listing_of(a->f.p, a->f.address_class);
+    struct sbuf why = {0};
+    if (ans->rc == MAP_FOUND)
         return STEP_NEXT;
-    a->code = access_unlisted(&a->f, &a->text);
+    if (ans->rc == MAP_ERROR) {
+        access_reject(a, 451, "4.3.0", a->f.rcpt, "Temporary lookup failure");
+        return STEP_FAIL;
+    }
+    sbuf_add_c(&why, "Recipient address rejected: User unknown");
+    if (a->f.p->show_user_unknown_table_name)
+        sbuf_printf(&why, " in %s table", listing.what);
+    access_reject(a, listing.code, "5.1.1", a->f.rcpt, why.p);
+    sbuf_free(&why);
     return STEP_REJECT;
+}
+
+static void on_listed(void *arg, const struct maps_answer *ans) {
+    struct access_run *a = arg;
+    a->tag = 0;
+    a->resume(a, listed_step(a, ans));
+}
+
+/* A transport "error:" or "retry:" says that there is none; the sender still has the mail, and
+ * learns it now. */
+static enum access_step reject_unlisted(struct access_run *a) {
+    const struct access_facts *f = &a->f;
+    const struct mailerr *why = &f->unlisted->why;
+    int64_t code = why->status != MAIL_BOUNCED       ? 450
+                   : f->address_class == CLASS_ALIAS ? f->p->unknown_virtual_alias_reject_code
+                                                     : 550;
+    const char *dsn = f->unlisted->coded ? why->dsn : "5.1.1";
+    sbuf_printf(&a->text, "%c%s <", code < 500 ? '4' : '5', dsn + 1);
+    addr_external(&a->text, f->rcpt);
+    sbuf_printf(&a->text, ">: Recipient address rejected: %s", why->text);
+    a->code = access_checked_code(code, &a->text);
+    return STEP_REJECT;
+}
+
+enum access_step access_listed(struct access_run *a) {
+    struct listing listing = listing_of(a->f.p, a->f.address_class);
+    struct keys keys = {.n = 0};
+    a->listed = a->listed || !a->warns; /* a warning lets the end of all ask once more */
+    if (keys_has_word(a->f.p->receive_override_options, "no_unknown_recipient_checks"))
+        return STEP_NEXT;
+    if (a->f.unlisted != NULL)
+        return reject_unlisted(a);
+    if (no_destination(a) || listing.tables[0] == '\0' || is_of_the_system(a))
+        return STEP_NEXT;
+    access_add_keys(&keys, a, a->f.rcpt,
+                    a->f.address_class == CLASS_LOCAL ? keys_local_sender : keys_sender);
+    a->tag = lookup_maps(a->f.lookup, "smtpd", listing.tables, VALUES_JOINED, keys.v, keys.n,
+                         on_listed, a);
+    keys_clear(&keys);
+    return STEP_WAIT;
 }
 
 /* -- may this login use this sender?  reject_*sender_login_mismatch -- */
@@ -316,7 +397,7 @@ static const struct access_word words[] = {
     {"reject_multi_recipient_bounce", WORD_TEST, test_multi_bounce},
     {"warn_if_reject", WORD_WARN, NULL},
     {"reject_unauth_pipelining", WORD_SKIP, NULL}, /* the session sees to it */
-    {"reject_unlisted_recipient", WORD_TEST, test_unlisted},
+    {"reject_unlisted_recipient", WORD_TEST, access_listed},
     {"check_client_access", WORD_CHECK, access_keys_client},
     {"check_helo_access", WORD_CHECK, access_keys_helo},
     {"check_sender_access", WORD_CHECK, access_keys_sender},

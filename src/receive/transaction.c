@@ -539,17 +539,6 @@ static enum cmd rcpt_refuse(struct session *s, const char *code, struct str text
     return CMD_DONE;
 }
 
-/* "error:5.1.1 no such place": the sender still has the mail, and learns it now. */
-static enum cmd rcpt_unlisted(struct session *s) {
-    struct access_facts f = transaction_facts(s, &s->tx->pending);
-    struct sbuf text = {0};
-    unsigned code = access_unlisted(&f, &text);
-    enum cmd rc = transaction_refuse(s, "RCPT", code, text.p);
-    s->tx->texts.n = s->tx->pending.addr_at;
-    sbuf_free(&text);
-    return rc;
-}
-
 /* Access has nothing against the recipient. */
 static enum cmd rcpt_allowed(struct session *s) {
     /* A transport that Posthouse does not have would keep the mail until it expires: better to say
@@ -560,9 +549,7 @@ static enum cmd rcpt_allowed(struct session *s) {
             s->tx->is_alias
                 ? STR_LIT("mail transport unavailable: this alias asks for more than forwarding")
                 : STR_LIT("mail transport unavailable: Posthouse relays only, see transport_maps"));
-    return s->tx->unlisted.why.status != MAIL_UNSET && s->p->smtpd_reject_unlisted_recipient
-               ? rcpt_unlisted(s)
-               : rcpt_accept(s);
+    return rcpt_accept(s);
 }
 
 static void on_rcpt_access(void *arg, enum verdict v, unsigned code, const char *text) {

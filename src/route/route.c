@@ -285,7 +285,10 @@ static enum went take_sender_transport(struct route_query *q, const struct maps_
 
 static enum went step_sender_transport(struct route_query *q) {
     const struct params *p = &q->cfg->p;
-    const char *own[] = {p->local_transport, "error:5.1.1 User unknown in virtual alias table",
+    const char *own[] = {p->local_transport,
+                         p->show_user_unknown_table_name
+                             ? "error:5.1.1 User unknown in virtual alias table"
+                             : "error:5.1.1 User unknown",
                          p->virtual_transport, p->relay_transport, p->default_transport};
     if (q->r.address_class != CLASS_DEFAULT ||
         p->sender_dependent_default_transport_maps[0] == '\0') {
