@@ -79,7 +79,7 @@ def test_nothing_that_a_directory_sets_is_unnamed(tmp_path, name):
     said, lines = r.stdout, r.stdout.splitlines()
     assert "cannot open" not in said and "No such file" not in said, said
     names, words, services = settings(main, master)
-    read = known["read"] | {f"{s[0]}{end}" for s in services for end in DESTINATION if s[2] == "smtp"}
+    read = known["read"] | {f"{s[0]}{end}" for s in services for end in DESTINATION if s[2] in ("smtp", "lmtp")}
 
     def is_said(word):
         return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", said) is not None

@@ -93,7 +93,7 @@ def test_every_refused_parameter_is_named_wherever_it_is_set(tmp_path, form):
     """By itself, through another parameter, and in both spellings of an override, in the line of each service that it concerns."""
     lines = {"smtpd": f"127.0.0.1:{free_port()} inet n - n - - smtpd\n",
              "postscreen": f"127.0.0.1:{free_port()} inet n - n - 1 postscreen\n",
-             "cleanup": "cleanup unix n - n - 0 cleanup\n", "smtp": "smtp unix - - n - - smtp\n"}
+             "cleanup": "cleanup unix n - n - 0 cleanup\n", "smtp": "smtp unix - - n - - smtp\n", "lmtp": "lmtp unix - - n - - lmtp\n"}
     sets = settings(table(), form)
     over = form.startswith("  -o")
     p = Posthouse("relayhost = [127.0.0.1]:9\n" + ("" if over else "".join(text for _, text in sets)), directory=tmp_path)
@@ -111,7 +111,7 @@ def test_every_service_of_postfix_has_its_verdict(tmp_path):
     lines = [line.split() for line in re.findall(r"(?m)^#?\w[\w.:-]*\s+(?:inet|unix|pass|fifo)\s+(?:[yn-]\s+){3}\S+\s+\S+\s+\w.*$", text)]
     programs = {f[7] for f in lines} | {p.name for p in pathlib.Path("/usr/lib/postfix/sbin").iterdir() if "." not in p.name}
     programs -= {"master", "postfix-script", "postfix-wrapper", "post-install", "postfix-tls-script", "postmulti-script"}
-    served = {"inet": {"smtpd", "postscreen"}, "unix": {"smtp", "error", "discard", "local"}, "pass": set()}
+    served = {"inet": {"smtpd", "postscreen"}, "unix": {"smtp", "lmtp", "error", "discard", "local"}, "pass": set()}
     p = Posthouse("relayhost = [127.0.0.1]:9\n", directory=tmp_path)
     rows = [(kind, program) for program in sorted(programs) for kind in ("inet", "unix", "pass")]
     assert len(lines) > 30 and len(programs) > 24
