@@ -189,12 +189,23 @@ bool tls_policy_parse(struct tls_policy *p, struct str row, struct sbuf *why) {
     return true;
 }
 
+/* A socket of this machine is private: as in Postfix, TLS that may be left out is left out there.
+ */
+static bool level_is_spared(struct dsess *s) {
+    bool spared = s->policy.level == LEVEL_MAY && netaddr_is_unix(&session_target(s)->addr);
+    if (spared)
+        s->policy.level = LEVEL_NONE;
+    return spared;
+}
+
 static void note_level(struct dsess *s, const struct maps_answer *a, const char *from) {
     json_t *o = watch_step(s, "tls policy", true);
     if (o != NULL && a != NULL)
         trace_asked(o, a->trace);
-    trace_setf(o, "result", "%s, from %s%s", tls_level_name(s->policy.level), from,
-               session_wrapped(s) ? "; TLS from the first byte, so at least encrypt" : "");
+    const char *more = level_is_spared(s)   ? " (may, which is none on a socket of this machine)"
+                       : session_wrapped(s) ? "; TLS from the first byte, so at least encrypt"
+                                            : "";
+    trace_setf(o, "result", "%s, from %s%s", tls_level_name(s->policy.level), from, more);
     watch_end_step(s, o);
 }
 

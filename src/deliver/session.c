@@ -140,8 +140,8 @@ static enum step connect_failed(struct dsess *s, int err) {
 static void connect_from(struct dsess *s, const struct netaddr *from, int *err) {
     const struct netaddr *to = &session_target(s)->addr;
     struct netaddr only;
-    bool implied = from == NULL && to->u.sa.sa_family != AF_UNIX &&
-                   own_only_address(s->p, to->u.sa.sa_family, &only);
+    bool implied =
+        from == NULL && !netaddr_is_unix(to) && own_only_address(s->p, to->u.sa.sa_family, &only);
     s->conn = conn_connect(s->d->loop, to, implied ? &only : from, &session_conn_ops, s, err);
     if (s->conn != NULL || !implied || *err != -EADDRNOTAVAIL)
         return;

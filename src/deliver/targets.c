@@ -397,8 +397,8 @@ static bool shares_preference(const struct dsess *s) {
 static enum step use_target(struct dsess *s) {
     const struct target *t = session_target(s);
     char ip[INET6_ADDRSTRLEN];
-    if (t->addr.u.sa.sa_family == AF_UNIX) {
-        snprintf(s->where, sizeof s->where, "%s[%s]", t->host, t->dest + strlen("unix:"));
+    if (netaddr_is_unix(&t->addr)) {
+        snprintf(s->where, sizeof s->where, "%s[%s]", t->host, t->dest);
         snprintf(s->relay, sizeof s->relay, "%s", s->where);
         watch_ok(s, "dns", "%s (for %s)", s->relay, t->dest);
         return STEP_DONE;

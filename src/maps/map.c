@@ -38,10 +38,10 @@
 #define SOURCE_MAX (64U << 20)
 
 static const struct map_ops *const types[] = {
-    &map_hash,   &map_btree, &map_lmdb, &map_cdb,    &map_texthash, &map_inline,   &map_static,
-    &map_regexp, &map_pcre,  &map_cidr, &map_fail,   &map_mysql,    &map_pgsql,    &map_sqlite,
-    &map_ldap,   &map_union, &map_pipe, &map_socket, &map_tcp,      &map_accounts, &map_relays,
-    &map_unix,
+    &map_hash,   &map_btree,    &map_lmdb,   &map_cdb,   &map_texthash, &map_inline,
+    &map_static, &map_regexp,   &map_pcre,   &map_cidr,  &map_fail,     &map_mysql,
+    &map_pgsql,  &map_sqlite,   &map_ldap,   &map_union, &map_pipe,     &map_socket,
+    &map_tcp,    &map_accounts, &map_relays, &map_unix,
 };
 
 const struct map_ops *map_type(struct str type) {

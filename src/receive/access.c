@@ -92,7 +92,7 @@ static bool access_next_item(struct access_run *a, struct access_item *item) {
     return true;
 }
 
-/* Behind all lists: whoever a list permits, a recipient that there is not is refused. */
+/* Behind all lists: a recipient that does not exist is refused, even if a list permits it. */
 static bool access_asks_listed(const struct access_run *a) {
     return !a->listed && a->reader.list == LIST_RECIPIENT &&
            a->f.p->smtpd_reject_unlisted_recipient;

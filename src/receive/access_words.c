@@ -205,7 +205,7 @@ static enum access_step test_multi_bounce(struct access_run *a) {
 
 /* The tables that name the recipients of a class, and what is said where they do not. */
 struct listing {
-    const char *tables; /* "": nobody says who there is */
+    const char *tables; /* "": none says which exist */
     int64_t code;
     const char *what; /* "relay recipient" */
 };

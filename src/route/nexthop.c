@@ -99,12 +99,11 @@ const char *nexthop_parse(struct nexthop *n, struct str text, uint16_t default_p
 
 const char *nexthop_parse_lmtp(struct nexthop *n, struct str text, uint16_t default_port) {
     if (str_istarts(text, "unix:")) {
-        *n = (struct nexthop){.dest = text, .host = str_from(text, 5), .local = true};
+        *n = (struct nexthop){.dest = str_from(text, 5), .host = str_from(text, 5), .local = true};
         return n->host.n > 0 ? NULL : "no path after \"unix:\"";
     }
     const char *why =
         nexthop_parse(n, str_istarts(text, "inet:") ? str_from(text, 5) : text, default_port);
-    n->dest = text;
     n->bracketed = true;
     return why;
 }

@@ -7,7 +7,7 @@
 #include "util/str.h"
 
 struct nexthop {
-    struct str dest; /* as written: "[relay.server]:587" */
+    struct str dest; /* as written: "[relay.server]:587"; by LMTP without "inet:" or "unix:" */
     struct str host; /* "relay.server"; an address without "ipv6:" */
     bool bracketed;  /* no MX look-up */
     bool local;      /* a Unix socket: host is its path */

@@ -56,8 +56,12 @@ const char *netaddr_network(const char *addr, unsigned bits, char buf[INET6_ADDR
     return inet_ntop(AF_INET6, &a, buf, INET6_ADDRSTRLEN);
 }
 
+bool netaddr_is_unix(const struct netaddr *a) {
+    return a->u.sa.sa_family == AF_UNIX;
+}
+
 uint16_t netaddr_port(const struct netaddr *a) {
-    if (a->u.sa.sa_family == AF_UNIX)
+    if (netaddr_is_unix(a))
         return 0;
     return ntohs(a->u.sa.sa_family == AF_INET ? a->u.in4.sin_port : a->u.in6.sin6_port);
 }
@@ -80,7 +84,7 @@ void netaddr_set_port(struct netaddr *a, uint16_t port) {
 }
 
 socklen_t netaddr_len(const struct netaddr *a) {
-    if (a->u.sa.sa_family == AF_UNIX)
+    if (netaddr_is_unix(a))
         return sizeof a->u.un;
     return a->u.sa.sa_family == AF_INET ? sizeof a->u.in4 : sizeof a->u.in6;
 }
@@ -91,7 +95,7 @@ static const uint8_t *addr_bytes(const struct netaddr *a, size_t *n) {
         *n = 4;
         return (const uint8_t *)&a->u.in4.sin_addr;
     }
-    if (a->u.sa.sa_family == AF_UNIX) {
+    if (netaddr_is_unix(a)) {
         *n = strlen(a->u.un.sun_path);
         return (const uint8_t *)a->u.un.sun_path;
     }

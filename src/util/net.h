@@ -26,6 +26,7 @@ struct netaddr {
 bool netaddr_parse(struct netaddr *a, struct str s, uint16_t port);
 /* A Unix socket; false if the path is longer than one can have. */
 bool netaddr_unix(struct netaddr *a, const char *path);
+bool netaddr_is_unix(const struct netaddr *a);
 /* IPv4-mapped IPv6 becomes IPv4: an address is compared and shown in one form only. */
 void netaddr_unmap(struct netaddr *a);
 /* Numeric text without port. */

@@ -24,7 +24,7 @@ int sock_connect(const struct netaddr *to, const struct netaddr *from) {
         close(fd);
         return -EMFILE;
     }
-    if (to->u.sa.sa_family != AF_UNIX)
+    if (!netaddr_is_unix(to))
         sock_nodelay(fd);
     if (from != NULL && from->u.sa.sa_family == to->u.sa.sa_family &&
         bind(fd, &from->u.sa, netaddr_len(from)) < 0)

@@ -61,7 +61,8 @@ service lmtp {{
         self.up()
 
     def up(self):
-        self.proc = subprocess.Popen([*SUDO, "dovecot", "-F", "-c", str(self.dir / "conf")], stderr=subprocess.DEVNULL, start_new_session=True)
+        self.proc = subprocess.Popen([*SUDO, "dovecot", "-F", "-c", str(self.dir / "conf")], stderr=subprocess.DEVNULL,
+                                     start_new_session=True)
         wait_for(self.socket.exists, 15)
 
     def down(self):

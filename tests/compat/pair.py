@@ -228,6 +228,11 @@ def outcomes(log, dsn_text=True):
             for m in OUTCOME.finditer(log)]
 
 
+def plain(command):
+    """A command without what differs.  docs/differences.md: "an ORCPT that repeats the recipient"."""
+    return re.sub(r"<(.*)> ORCPT=rfc822;\1$", r"<\1>", re.sub(r" SIZE=\d+", "", command))
+
+
 def wire(relays):
     """What reached each relay: the beginning of each session with who logged in, and each mail.
 
@@ -236,9 +241,7 @@ def wire(relays):
     for name, r in relays.items():
         begun, mails = set(), []
         for s in r.sessions:
-            commands = [re.sub(r" SIZE=\d+", "", c) for c in s.commands if c not in ("QUIT", "RSET")]
-            # docs/differences.md: "an ORCPT that repeats the recipient"
-            commands = [re.sub(r"<(.*)> ORCPT=rfc822;\1$", r"<\1>", c) for c in commands]
+            commands = [plain(c) for c in s.commands if c not in ("QUIT", "RSET")]
             starts = [i for i, c in enumerate(commands) if c.startswith("MAIL ")] + [len(commands)]
             begun.add((tuple(commands[:starts[0]]), s.auth))
             mails += [(s.auth, tuple(commands[i:k])) for i, k in zip(starts, starts[1:])]

@@ -50,7 +50,8 @@ def test_who_was_answered_for_gets_no_second_copy():
         calls.append(rcpt)
         return None if len(calls) != 2 else ""
     with FakeRelay(lmtp=True, replies={"DOT": dot}) as server:
-        with Posthouse(MAIN.format(hop=f"inet:[127.0.0.1]:{server.port}") + "minimal_backoff_time = 1s\nqueue_run_delay = 1s\n", LMTP) as ph:
+        main = MAIN.format(hop=f"inet:[127.0.0.1]:{server.port}") + "minimal_backoff_time = 1s\nqueue_run_delay = 1s\n"
+        with Posthouse(main, LMTP) as ph:
             send(ph, "one@box.example", "two@box.example", "three@box.example")
             server.wait_mails(3)
             wait_for(lambda: len([r for r in results(ph, 3) if r[3] == "sent"]) == 3)
