@@ -560,7 +560,9 @@ static bool next_target(struct dsess *s) {
 
 static void session_of(struct dsess *s, struct deliver *d, struct config *cfg,
                        const char *nexthop) {
+    static const struct service smtp = {.name = (char *)(uintptr_t) "smtp", .kind = SERVICE_SMTP};
     *s = (struct dsess){.d = d, .cfg = cfg, .p = &cfg->p, .phase = PHASE_DNS, .stage_name = "dns"};
+    s->svc = &smtp;
     s->nexthop = (char *)(uintptr_t)nexthop;
     s->resume = note_resumed;
     asked.questions = 0;

@@ -173,7 +173,11 @@ static const struct {
      "smtp [hop.test] default configured", NULL},
     {HOST TM "inline:{y.test=relay:}", "a@x.test", "c@y.test", "relay y.test default", NULL},
     {HOST TM "inline:{y.test=relay}", "a@x.test", "c@y.test", "relay y.test default", NULL},
-    {HOST TM "inline:{y.test=lmtp:unix:/x}", "a@x.test", "c@y.test", "bad", "lmtp"},
+    {HOST TM "inline:{y.test=lmtp:unix:/x}", "a@x.test", "c@y.test",
+     "lmtp unix:/x default configured", "transport_maps"},
+    {HOST TM "inline:{y.test=lmtp:unix:}", "a@x.test", "c@y.test", "bad", "no path after"},
+    {HOST TM "inline:{y.test=lmtp:inet:[a.test}", "a@x.test", "c@y.test", "bad", "missing ']'"},
+    {HOST TM "inline:{y.test=lmtp:}", "a@x.test", "c@y.test", "lmtp y.test default", NULL},
     {HOST TM "inline:{y.test=nowhere:}", "a@x.test", "c@y.test", "bad", "nowhere is not a"},
     {HOST TM "inline:{y.test=smtp:[h]:x}", "a@x.test", "c@y.test", "bad", "transport_maps"},
     {HOST TM "fail:x", "a@x.test", "b@y.test", "failed", "transport_maps lookup failure"},
@@ -697,6 +701,35 @@ static void test_next_hops(void **state) {
     }
 }
 
+/* Of a transport by LMTP: a path, or a host, and the name by which its credentials are known. */
+static void test_next_hops_by_lmtp(void **state) {
+    static const struct {
+        const char *text, *host, *dest; /* host NULL: it cannot be used */
+        uint16_t port;
+        bool local;
+    } rows[] = {
+        {"unix:/run/lmtp", "/run/lmtp", "/run/lmtp", 0, true},
+        {"UNIX:private/lmtp", "private/lmtp", "private/lmtp", 0, true},
+        {"inet:[a.example]:26", "a.example", "[a.example]:26", 26, false},
+        {"inet:a.example", "a.example", "a.example", 24, false},
+        {"a.example:smtp", "a.example", "a.example:smtp", 25, false},
+        {"inet:[2001:db8::1]", "2001:db8::1", "[2001:db8::1]", 24, false},
+        {"unix:", NULL, NULL, 0, true},
+        {"inet:", NULL, NULL, 0, false},
+        {"inet:a.example:", NULL, NULL, 0, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct nexthop n;
+        const char *why = nexthop_parse_lmtp(&n, str_of(rows[i].text), 24);
+        bool same = (why == NULL) == (rows[i].host != NULL) &&
+                    (why != NULL || (str_eq_c(n.host, rows[i].host) && n.port == rows[i].port &&
+                                     str_eq_c(n.dest, rows[i].dest) && n.local == rows[i].local));
+        if (!same)
+            fail_msg("%s: %s", rows[i].text, why == NULL ? "it can be used" : why);
+    }
+}
+
 /* In lists: what people write of a transport is cut, and names get the form that DNS has. */
 static void test_lists_of_next_hops(void **state) {
     static const struct {
@@ -742,6 +775,7 @@ int main(void) {
         cmocka_unit_test(test_keys_are_bounded),
         cmocka_unit_test(test_attempt),
         cmocka_unit_test(test_next_hops),
+        cmocka_unit_test(test_next_hops_by_lmtp),
         cmocka_unit_test(test_lists_of_next_hops),
     };
     return cmocka_run_group_tests(tests, dir_make, dir_remove);
