@@ -28,6 +28,10 @@
 #include "util/log.h"
 #include "util/mem.h"
 
+/* Seconds that a connection has where smtp_connect_timeout or lmtp_connect_timeout is 0, which
+ * leaves the time to the kernel: the kernel's own time is shorter. */
+#define CONNECT_MOST_S 300
+
 static size_t session_on_input(void *arg, const char *p, size_t n);
 static void session_on_event(void *arg, enum conn_event ev);
 static const struct conn_ops session_conn_ops = {.input = session_on_input,
@@ -166,7 +170,8 @@ static enum step connect_begin(struct dsess *s) {
     connect_from(s, bound ? &from : NULL, &err);
     if (s->conn == NULL)
         return connect_failed(s, -err);
-    session_deadline(s, s->p->smtp_connect_timeout);
+    session_deadline(s,
+                     s->p->smtp_connect_timeout > 0 ? s->p->smtp_connect_timeout : CONNECT_MOST_S);
     return STEP_WAIT;
 }
 

@@ -582,10 +582,10 @@ static void deliver_rcpt(struct ledger_take *t, struct rcpt_entry *r) {
     r->sent = false;
 }
 
-static void deliver(struct ledger_take *t) {
+static void deliver(struct ledger_take *t, unsigned rcpt) {
     char qid[32];
     for (unsigned i = 0; i < t->n; i++)
-        if (t->rcpts[i] != NULL && t->codes[i] / 100 == 2)
+        if (t->rcpts[i] != NULL && t->codes[i] / 100 == 2 && (rcpt == LEDGER_NOBODY || rcpt == i))
             deliver_rcpt(t, t->rcpts[i]);
     if (t->mail != NULL || !take_is_for_some(t) || t->sender[0] != '\0')
         return;
@@ -614,7 +614,7 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
             t->rcpts[rcpt]->put_off = true;
     }
     if (stage == STAGE_BODY && code / 100 == 2 && whole)
-        deliver(t);
+        deliver(t, rcpt);
     return l->n_said++;
 }
 

@@ -174,7 +174,7 @@ void ledger_take_left(struct ledger_take *t);
 void ledger_take_given_up(struct ledger_take *t);
 /* A reply is about to be sent: its token ("w17" is to stand in its text).  take may be NULL; rcpt
  * is what ledger_take_rcpt returned, or LEDGER_NOBODY.  A 2xx at STAGE_BODY after the content has
- * come is a delivery. */
+ * come is a delivery: to all that were taken, or (LMTP) to rcpt. */
 unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, struct ledger_take *t,
                     unsigned rcpt);
 

@@ -48,10 +48,15 @@ static bool read_line(struct ledger *l, const char *text, struct line *out) {
     return true;
 }
 
+/* Was it said of this recipient alone, or of all? */
+static bool said_to(const struct said *s, const struct rcpt_entry *r) {
+    return s->rcpt == LEDGER_NOBODY || (s->rcpt < s->t->n && s->t->rcpts[s->rcpt] == r);
+}
+
 static bool names_rcpt(const struct said *s, const struct rcpt_entry *r) {
     for (unsigned i = 0; i < s->t->n; i++)
         if (s->t->rcpts[i] == r && s->t->codes[i] / 100 == 2)
-            return true;
+            return said_to(s, r);
     return false;
 }
 
@@ -115,8 +120,8 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
         return true;
     if (!said_is_about(s, m))
         return false;
-    if (s->stage == STAGE_RCPT && !s->of_all)
-        return s->rcpt < s->t->n && s->t->rcpts[s->rcpt] == r;
+    if (s->rcpt != LEDGER_NOBODY && !s->of_all)
+        return said_to(s, r);
     return s->stage == STAGE_MAIL || s->stage == STAGE_RCPT || s->stage == STAGE_DATA ||
            s->stage == STAGE_BODY;
 }
@@ -194,8 +199,7 @@ static void log_deferred(struct ledger *l, const struct line *x) {
         ledger_fail(l, "deferred by a connection of old settings: %s", x->text);
     if (s->t == NULL || s->code == 421 || s->of_all || s->code / 100 == 3)
         return;
-    if (rests || !said_is_about(s, x->m) ||
-        (s->stage == STAGE_RCPT && s->t->rcpts[s->rcpt] != x->r))
+    if (rests || !said_is_about(s, x->m) || !said_to(s, x->r))
         ledger_fail(l, "deferred for what was said of another: %s", x->text);
 }
 

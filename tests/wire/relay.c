@@ -14,7 +14,7 @@
 /* Each byte is a step: after so many connections it has been seen. */
 #define SPLIT_CONNS 20
 
-enum relay_mode { MODE_LINE, MODE_TEXT, MODE_CHUNK, MODE_DEAF };
+enum relay_mode { MODE_LINE, MODE_TEXT, MODE_CHUNK, MODE_REPLIES, MODE_DEAF };
 
 struct relay {
     struct wire_peer peer;
@@ -34,7 +34,9 @@ struct relay {
     /* the transaction */
     struct ledger_take *take;
     unsigned accepted;
-    bool in_chunks, spoilt; /* BDAT has begun; one of them failed */
+    unsigned boxes[LEDGER_RCPTS]; /* LMTP: which recipients were */
+    unsigned replied;             /* … and for how many of them the content has its reply */
+    bool in_chunks, spoilt;       /* BDAT has begun; one of them failed */
     struct bytes content;
     uint64_t chunk_left;
     bool chunk_last, chunk_valid, answered; /* answered: the final reply was sent early */
@@ -326,7 +328,7 @@ static int answer_simply(struct relay *r, enum ledger_stage stage, int code, con
 
 static void forget(struct relay *r) {
     r->take = NULL;
-    r->accepted = 0;
+    r->accepted = r->replied = 0;
     r->in_chunks = r->spoilt = r->answered = r->early = false;
     bytes_clear(&r->content);
 }
@@ -455,7 +457,7 @@ static void on_rcpt(struct relay *r, const char *args, const char *line) {
     }
     unsigned rcpt = ledger_take_rcpt(r->take, addr, notify, &orcpt);
     if (answer(r, &(struct answer){STAGE_RCPT, 250, "recipient", rcpt, line, NULL}) / 100 == 2)
-        r->accepted++;
+        r->boxes[r->accepted++] = rcpt;
 }
 
 static bool take_middle(struct relay *r) {
@@ -482,13 +484,18 @@ static bool take_middle(struct relay *r) {
     return true;
 }
 
+/* Of whom a reply to the content is that comes before it: by LMTP of the first recipient. */
+static unsigned early_rcpt(const struct relay *r) {
+    return r->host->lmtp ? r->boxes[0] : LEDGER_NOBODY;
+}
+
 /* The final reply, before the content. */
 static void answer_early(struct relay *r, int code) {
     struct bytes out = {0};
     ledger_conn_crime(r->conn, CRIME_EXTRA);
     early_watch(r, 0);
     reply_text(r, &out, STAGE_BODY, code,
-               ledger_say(r->conn, STAGE_BODY, code, r->take, LEDGER_NOBODY), "before the end");
+               ledger_say(r->conn, STAGE_BODY, code, r->take, early_rcpt(r)), "before the end");
     put(r, &out);
     bytes_free(&out);
     r->answered = true;
@@ -519,6 +526,10 @@ static void content_ends(struct relay *r, bool bdat) {
     }
     ledger_take_content(r->take, bytes_str(&r->content), r->content.n, bdat);
     bool said = r->answered;
+    if (r->host->lmtp) {
+        r->mode = MODE_REPLIES;
+        return;
+    }
     int code = said ? 0 : answer_simply(r, STAGE_BODY, 250, "taken", NULL);
     if (said) /* what it had said before counts for no recipient; it takes the mail all the same */
         ledger_say(r->conn, STAGE_BODY, 250, r->take, LEDGER_NOBODY);
@@ -527,6 +538,21 @@ static void content_ends(struct relay *r, bool bdat) {
         return;
     }
     forget(r);
+}
+
+/* LMTP: the content is whole, and the next recipient has its reply. */
+static bool next_box(struct relay *r) {
+    unsigned rcpt = r->boxes[r->replied];
+    if (r->replied == r->accepted) {
+        forget(r);
+        r->mode = MODE_LINE;
+        return true;
+    }
+    if (r->replied++ == 0 && r->answered) /* as in content_ends */
+        ledger_say(r->conn, STAGE_BODY, 250, r->take, rcpt);
+    else
+        answer(r, &(struct answer){STAGE_BODY, 250, "saved", rcpt, NULL, NULL});
+    return true;
 }
 
 /* ---- content ---- */
@@ -775,6 +801,11 @@ static void on_quit(struct relay *r, const char *line) {
     hang_up(r, false);
 }
 
+static bool is_hello(const struct relay *r, const char *verb) {
+    return r->host->lmtp ? strcasecmp(verb, "LHLO") == 0
+                         : strcasecmp(verb, "EHLO") == 0 || strcasecmp(verb, "HELO") == 0;
+}
+
 static void on_line(struct relay *r, char *line) {
     char verb[12] = "";
     if (r->mech[0] != '\0') {
@@ -785,8 +816,8 @@ static void on_line(struct relay *r, char *line) {
     const char *args = line + strlen(verb);
     while (*args == ' ')
         args++;
-    if (strcasecmp(verb, "EHLO") == 0 || strcasecmp(verb, "HELO") == 0)
-        on_ehlo(r, strcasecmp(verb, "EHLO") == 0, line);
+    if (is_hello(r, verb))
+        on_ehlo(r, strcasecmp(verb, "HELO") != 0, line);
     else if (strcasecmp(verb, "MAIL") == 0)
         on_mail(r, args, line);
     else if (strcasecmp(verb, "RCPT") == 0)
@@ -846,9 +877,10 @@ static void relay_run(struct relay *r) {
     while (more && !r->paused && !r->closed && r->mode != MODE_DEAF) {
         if ((r->mode == MODE_TEXT || r->mode == MODE_CHUNK) && r->at < r->in.n && take_middle(r))
             break;
-        more = r->mode == MODE_LINE   ? take_line(r)
-               : r->mode == MODE_TEXT ? take_text_line(r)
-                                      : take_chunk(r);
+        more = r->mode == MODE_LINE      ? take_line(r)
+               : r->mode == MODE_TEXT    ? take_text_line(r)
+               : r->mode == MODE_REPLIES ? next_box(r)
+                                         : take_chunk(r);
     }
     bytes_drop(&r->in, r->at);
     r->at = 0;

@@ -1,9 +1,9 @@
 /*
  * tests/wire/relay.h - relay hosts of the wire simulator
  *
- * A relay host is a correct SMTP server with a parser of its own, but for up to RELAY_TWISTS places
- * where it departs from that: another reply, one too many, none, garbage, silence, a close.  What
- * comes and what is said goes to the ledger.
+ * A relay host is a correct server of SMTP, or of LMTP (RFC 2033), with a parser of its own, but
+ * for up to RELAY_TWISTS places where it departs from that: another reply, one too many, none,
+ * garbage, silence, a close.  What comes and what is said goes to the ledger.
  */
 #ifndef PH_TESTS_WIRE_RELAY_H
 #define PH_TESTS_WIRE_RELAY_H
@@ -82,6 +82,7 @@ struct relay_host {
     struct ledger *ledger;
     unsigned number; /* of the ledger's hosts */
     struct relay_plan plan;
+    bool lmtp; /* a mailbox server */
     unsigned conns;
 };
 

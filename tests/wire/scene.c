@@ -109,6 +109,9 @@ static struct ledger_road road_of(const struct scene *s, const char *sender, con
         return (struct ledger_road){.hosts = alpha ? other : HOST(0), .configured = true};
     case ROAD_TRANSPORT:
         return (struct ledger_road){.hosts = near ? other : HOST(0), .configured = true};
+    case ROAD_BOXES:
+        return (struct ledger_road){.hosts = has_domain(rcpt, "far.example") ? HOST(0) : HOST(1),
+                                    .configured = true};
     case ROAD_DIRECT:
         return direct_road(s, rcpt);
     case ROAD_NOWHERE:
@@ -125,7 +128,10 @@ static struct ledger_road road_of(const struct scene *s, const char *sender, con
 static void road_login(const struct scene *s, const char *sender, bool moved,
                        struct ledger_road *road) {
     struct ledger_road r = *road;
-    if (s->road == ROAD_RECORD) {
+    if (s->road == ROAD_BOXES) { /* logins are those of transports by SMTP */
+        r.user = "";
+        r.elsewhere = s->login == LOGIN_SENDER ? NULL : "";
+    } else if (s->road == ROAD_RECORD) {
         r.user = moved ? "newshop" : "shop";
         r.elsewhere = s->login == LOGIN_SENDER ? NULL : "";
     } else if (s->road == ROAD_ACCOUNTS) {
@@ -250,7 +256,8 @@ static void road_configure(struct scene *s) {
         [ROAD_NOWHERE] = "relayhost =\nsender_dependent_relayhost_maps = hash:senders\n",
         [ROAD_FALLBACK] = "relayhost = [10.2.0.1]\nsmtp_fallback_relay = [10.2.0.2]\n",
         [ROAD_RECORD] = "relayhost = provider\nsmtp_fallback_relay = [10.2.0.2]\n",
-        [ROAD_ACCOUNTS] = "relayhost = provider\n"};
+        [ROAD_ACCOUNTS] = "relayhost = provider\n",
+        [ROAD_BOXES] = "relayhost = [10.2.0.2]\ntransport_maps = hash:transport\n"};
     wire_main_cf(w, "%s", lines[s->road]);
     if (s->road == ROAD_SENDERS)
         wire_table(w, "senders", "@alpha.example", "[10.2.0.2]");
@@ -259,6 +266,9 @@ static void road_configure(struct scene *s) {
                    s->road == ROAD_BOTH ? "near.example" : "none.example");
     if (s->road == ROAD_TRANSPORT)
         wire_table(w, "transport", "near.example", "smtp:[10.2.0.2]");
+    if (s->road == ROAD_BOXES)
+        wire_table(w, "transport", "far.example", "lmtp:inet:[10.2.0.1]:25");
+    s->hosts[0].lmtp = s->road == ROAD_BOXES;
     if (s->road == ROAD_RECORD || s->road == ROAD_ACCOUNTS)
         record_configure(s, "", "[10.2.0.1]", "shop", HOST(0));
     if (s->road == ROAD_ACCOUNTS) {
@@ -326,10 +336,11 @@ struct scene *scene_new(struct wire_world *w, uint64_t seed, enum road_kind road
         s->hosts[i].plan.mechs = "PLAIN LOGIN";
     }
     wire_main_cf(w,
-                 "smtp_line_length_limit = %zu\nmaximal_queue_lifetime = %llds\n"
+                 "smtp_line_length_limit = %zu\nlmtp_line_length_limit = "
+                 "%zu\nmaximal_queue_lifetime = %llds\n"
                  "bounce_queue_lifetime = %llds\nsmtpd_tls_cert_file = /w/cert.pem\n"
                  "smtpd_tls_key_file = /w/key.pem\n",
-                 line_limit, (long long)lifetime_s, (long long)lifetime_s);
+                 line_limit, line_limit, (long long)lifetime_s, (long long)lifetime_s);
     if (refuses)
         wire_main_cf(w, "smtpd_data_restrictions = reject\n");
     road_configure(s);

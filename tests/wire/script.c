@@ -467,16 +467,19 @@ static void draw_filters(struct scene *s) {
 
 static void draw_scene(struct wire_world *w, uint64_t seed) {
     struct dice d = dice_new(seed, 0);
-    enum road_kind road = (enum road_kind)dice_roll(&d, ROAD_COUNT);
+    struct dice boxes = dice_new(seed, 2);
+    enum road_kind road = (enum road_kind)dice_roll(&d, ROAD_DRAWN);
     enum login_kind login =
         dice_says(&d, 65) ? LOGIN_NONE : (enum login_kind)dice_roll(&d, LOGIN_KINDS);
     size_t limit = dice_says(&d, 85) ? 998 : dice_says(&d, 50) ? 0 : 200 + dice_roll(&d, 900);
     int64_t lifetime_s = dice_says(&d, 30) ? 432000 : 3600;
+    if (dice_says(&boxes, 8))
+        road = ROAD_BOXES;
     struct scene *s = scene_new(w, seed, road, login, limit, lifetime_s, dice_says(&d, 3));
     draw_settings(s);
     if (dice_says(&d, 20))
         lists_configure(s);
-    if (dice_says(&d, 15))
+    if (dice_says(&d, 15) && road != ROAD_BOXES) /* they are of transports by SMTP */
         draw_filters(s);
     if (dice_says(&d, 15))
         wire_slow_disk(w, 1 + (int64_t)dice_roll(&d, 400));

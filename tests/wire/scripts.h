@@ -99,6 +99,7 @@ struct named_group {
     unsigned n;
 };
 extern const struct named_group scripts_receive, scripts_replies, scripts_login, scripts_roads,
-    scripts_queue, scripts_lists, scripts_filters, scripts_early, scripts_rights, scripts_kills;
+    scripts_queue, scripts_lists, scripts_filters, scripts_early, scripts_rights, scripts_kills,
+    scripts_boxes;
 
 #endif
