@@ -256,9 +256,8 @@ static void results_end(struct deliver *d, void *slot, struct attempt *a, unsign
         if (a->res[i].status == MAIL_DEFERRED)
             a->res[i].dsn[0] = '4'; /* soft_bounce showed the filter what the host said */
         times.tls = tells_tls ? attempt_tls(a, i) : NULL;
-        logline_delivery(a->transport->log_name, service, a->env->qid,
-                         a->env->rcpts[a->idx[i]].addr, attempt_host(a, i), uses, &times,
-                         &a->res[i]);
+        logline_delivery(a->transport->log_name, service, a->env->qid, &a->env->rcpts[a->idx[i]],
+                         attempt_host(a, i), uses, &times, &a->res[i]);
     }
     d->ops->result(slot, a);
 }

@@ -87,6 +87,21 @@ static const struct rcpt *txn_rcpt(const struct txn *t, uint32_t k) {
     return &t->a->env->rcpts[t->a->idx[t->rcpts[k]]];
 }
 
+/* ORCPT as the client gave it, or the address that this one was made of. */
+static void add_orcpt(struct sbuf *line, const struct rcpt *r) {
+    ptrdiff_t semi = str_chr(r->orcpt, ';');
+    struct sbuf orig = {0};
+    if (semi > 0) {
+        sbuf_printf(line, " ORCPT=%.*s;", (int)semi, r->orcpt.p);
+        xtext_encode(line, str_from(r->orcpt, (size_t)semi + 1));
+    } else if (r->orig.n > 0 && str_is_ascii(r->orig)) {
+        sbuf_add_c(line, " ORCPT=rfc822;");
+        addr_external(&orig, r->orig);
+        xtext_encode(line, sbuf_str(&orig));
+    }
+    sbuf_free(&orig);
+}
+
 static void send_rcpt(struct dsess *s, struct txn *t) {
     uint32_t i = t->rcpts[t->sent_rcpts];
     const struct rcpt *r = txn_rcpt(t, t->sent_rcpts++);
@@ -96,11 +111,7 @@ static void send_rcpt(struct dsess *s, struct txn *t) {
     sbuf_add_ch(line, '>');
     if ((s->caps & CAP_DSN) != 0) {
         add_notify(line, r->notify);
-        ptrdiff_t semi = str_chr(r->orcpt, ';');
-        if (semi > 0) {
-            sbuf_printf(line, " ORCPT=%.*s;", (int)semi, r->orcpt.p);
-            xtext_encode(line, str_from(r->orcpt, (size_t)semi + 1));
-        }
+        add_orcpt(line, r);
     }
     if (session_say(s)) {
         txn_expect(s, TXN_RCPT, t, i);

@@ -17,6 +17,7 @@
 
 #define ENVELOPE_VERSION    1U
 #define ENVELOPE_OWNERS     2U /* each recipient has an owner, too: written only where one has */
+#define ENVELOPE_ALIASED    3U /* … and an original address: written only where one has */
 #define PROGRESS_VERSION    2U
 #define PROGRESS_CAUSES     3U /* each error has a cause, too: written only where one has */
 #define PROGRESS_ONE_REASON 1U /* what Posthouse 0.1 wrote */
@@ -118,7 +119,7 @@ struct envelope *envelope_make(const struct envelope *t) {
     size_t head = sizeof(struct envelope) + t->n_rcpts * sizeof *t->rcpts;
     size_t n = t->sender.n + t->envid.n + t->client.n + t->sasl_user.n;
     for (uint32_t i = 0; i < t->n_rcpts; i++)
-        n += t->rcpts[i].addr.n + t->rcpts[i].orcpt.n + t->rcpts[i].owner.n;
+        n += t->rcpts[i].addr.n + t->rcpts[i].orcpt.n + t->rcpts[i].owner.n + t->rcpts[i].orig.n;
     struct envelope *e = mem_alloc(head + n);
     char *at = (char *)e + head;
     *e = *t;
@@ -134,21 +135,28 @@ struct envelope *envelope_make(const struct envelope *t) {
         e->rcpts[i].addr = store_add(&at, t->rcpts[i].addr);
         e->rcpts[i].orcpt = store_add(&at, t->rcpts[i].orcpt);
         e->rcpts[i].owner = store_add(&at, t->rcpts[i].owner);
+        e->rcpts[i].orig = store_add(&at, t->rcpts[i].orig);
         e->rcpts[i].notify = t->rcpts[i].notify;
+        e->rcpts[i].expanded = t->rcpts[i].expanded;
     }
     return e;
 }
 
-static bool has_owners(const struct envelope *e) {
-    uint32_t i = 0;
-    while (i < e->n_rcpts && e->rcpts[i].owner.n == 0)
-        i++;
-    return i < e->n_rcpts;
+/* The oldest version that can say all of it: an older Posthouse reads what it can. */
+static uint32_t version_of(const struct envelope *e) {
+    uint32_t version = ENVELOPE_VERSION;
+    for (uint32_t i = 0; i < e->n_rcpts; i++) {
+        if (e->rcpts[i].orig.n > 0 || e->rcpts[i].expanded)
+            return ENVELOPE_ALIASED;
+        if (e->rcpts[i].owner.n > 0)
+            version = ENVELOPE_OWNERS;
+    }
+    return version;
 }
 
 void envelope_encode(const struct envelope *e, struct sbuf *out) {
-    bool owners = has_owners(e);
-    ipc_put_u32(out, owners ? ENVELOPE_OWNERS : ENVELOPE_VERSION);
+    uint32_t version = version_of(e);
+    ipc_put_u32(out, version);
     ipc_put_u64(out, e->id);
     ipc_put_str(out, str_of(e->qid));
     ipc_put_u64(out, (uint64_t)e->arrival_us);
@@ -163,16 +171,32 @@ void envelope_encode(const struct envelope *e, struct sbuf *out) {
         ipc_put_str(out, e->rcpts[i].addr);
         ipc_put_str(out, e->rcpts[i].orcpt);
         ipc_put_u32(out, e->rcpts[i].notify);
-        if (owners)
+        if (version >= ENVELOPE_OWNERS)
             ipc_put_str(out, e->rcpts[i].owner);
+        if (version < ENVELOPE_ALIASED)
+            continue;
+        ipc_put_str(out, e->rcpts[i].orig);
+        ipc_put_u32(out, e->rcpts[i].expanded);
     }
+}
+
+static void get_rcpt(struct ipc_reader *r, uint32_t version, struct rcpt *out) {
+    out->addr = ipc_get_str(r);
+    out->orcpt = ipc_get_str(r);
+    out->notify = ipc_get_u32(r);
+    if (version >= ENVELOPE_OWNERS)
+        out->owner = ipc_get_str(r);
+    if (version < ENVELOPE_ALIASED)
+        return;
+    out->orig = ipc_get_str(r);
+    out->expanded = ipc_get_u32(r) != 0;
 }
 
 struct envelope *envelope_decode(struct str in) {
     struct ipc_reader r = {.rest = in};
     struct envelope t = {0}, *e = NULL;
     uint32_t version = ipc_get_u32(&r);
-    if (version != ENVELOPE_VERSION && version != ENVELOPE_OWNERS)
+    if (version < ENVELOPE_VERSION || version > ENVELOPE_ALIASED)
         return NULL;
     t.id = ipc_get_u64(&r);
     struct str qid = ipc_get_str(&r);
@@ -189,13 +213,8 @@ struct envelope *envelope_decode(struct str in) {
         return NULL;
     memcpy(t.qid, qid.p, qid.n);
     t.rcpts = mem_zalloc(t.n_rcpts * sizeof *t.rcpts);
-    for (uint32_t i = 0; i < t.n_rcpts; i++) {
-        t.rcpts[i].addr = ipc_get_str(&r);
-        t.rcpts[i].orcpt = ipc_get_str(&r);
-        t.rcpts[i].notify = ipc_get_u32(&r);
-        if (version == ENVELOPE_OWNERS)
-            t.rcpts[i].owner = ipc_get_str(&r);
-    }
+    for (uint32_t i = 0; i < t.n_rcpts; i++)
+        get_rcpt(&r, version, &t.rcpts[i]);
     if (ipc_done(&r))
         e = envelope_make(&t);
     free(t.rcpts);

@@ -33,6 +33,11 @@ struct rcpt {
     struct str addr;  /* internal form */
     struct str orcpt; /* ORCPT as given, decoded: "rfc822;user@host"; may be empty */
     uint32_t notify;  /* NOTIFY_*; 0: not given */
+    struct str orig;  /* the address that the client named, where that one stands for this one;
+                       * empty: addr itself */
+    /* It stands for others of the message: no mail goes to it, and its sender has asked for a
+     * report of success. */
+    bool expanded;
     /* The sender that its mail is to have, in a message of its own that is still to be made
      * (schedule/forward.c); empty: the envelope's. */
     struct str owner;

@@ -48,6 +48,7 @@ struct access_facts {
     struct str sender_said, rcpt_said;
     size_t n_rcpts;                  /* accepted so far */
     enum route_class address_class;  /* of rcpt */
+    enum match_rc aliased;           /* does virtual(5) have rcpt? */
     const struct unlisted *unlisted; /* rcpt; NULL: nothing says that there is none */
 };
 

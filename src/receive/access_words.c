@@ -233,15 +233,18 @@ static bool is_of_the_system(const struct access_run *a) {
            (str_ieq_c(local, "postmaster") || str_ieq_c(local, "mailer-daemon"));
 }
 
+static enum access_step listed_fails(struct access_run *a) {
+    access_reject(a, 451, "4.3.0", a->f.rcpt, "Temporary lookup failure");
+    return STEP_FAIL;
+}
+
 static enum access_step listed_step(struct access_run *a, const struct maps_answer *ans) {
     struct listing listing = listing_of(a->f.p, a->f.address_class);
     struct sbuf why = {0};
     if (ans->rc == MAP_FOUND)
         return STEP_NEXT;
-    if (ans->rc == MAP_ERROR) {
-        access_reject(a, 451, "4.3.0", a->f.rcpt, "Temporary lookup failure");
-        return STEP_FAIL;
-    }
+    if (ans->rc == MAP_ERROR)
+        return listed_fails(a);
     sbuf_add_c(&why, "Recipient address rejected: User unknown");
     if (a->f.p->show_user_unknown_table_name)
         sbuf_printf(&why, " in %s table", listing.what);
@@ -277,6 +280,10 @@ enum access_step access_listed(struct access_run *a) {
     struct keys keys = {.n = 0};
     a->listed = a->listed || !a->warns; /* a warning lets the end of all ask once more */
     if (keys_has_word(a->f.p->receive_override_options, "no_unknown_recipient_checks"))
+        return STEP_NEXT;
+    if (a->f.aliased == MATCH_ERROR)
+        return listed_fails(a);
+    if (a->f.aliased == MATCH_YES)
         return STEP_NEXT;
     if (a->f.unlisted != NULL)
         return reject_unlisted(a);

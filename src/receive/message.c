@@ -129,52 +129,46 @@ static void missing_fields(void *arg, struct header_scan *h, struct sbuf *add) {
 
 /* What the mail is known to need of every host that it goes to.  As Postfix detects it: by
  * addresses and header fields, from where smtputf8_autodetect_classes says. */
-static uint32_t utf8_flags(const struct session *s) {
+static uint32_t utf8_flags(const struct session *s, const struct rcpts *to) {
     const struct transaction *tx = s->tx;
     struct str classes = str_of(s->cfg->p.smtputf8_autodetect_classes);
     bool detects = list_has_word(classes, "all") ||
                    list_has_word(classes, s->client.local ? "sendmail" : "smtpd");
     bool utf8 = s->intake->hdr.is_utf8 || !str_is_ascii(transaction_sender(tx));
-    for (size_t i = 0; i < tx->n_rcpts && detects && !utf8; i++)
-        utf8 = !str_is_ascii(transaction_rcpt_addr(tx, &tx->rcpts[i]));
+    for (size_t i = 0; i < to->n && detects && !utf8; i++)
+        utf8 = !str_is_ascii(to->v[i].addr);
     return (s->intake->hdr.is_utf8 ? ENV_UTF8_HEADER : 0U) |
            (detects && utf8 && s->p->smtputf8_enable ? ENV_SMTPUTF8 : 0U);
 }
 
 /* What the content is like.  Addresses in our own field make it 8-bit only where SMTPUTF8 does not
  * say that already: Postfix declares BODY=8BITMIME then if the client did. */
-static uint32_t content_flags(const struct session *s) {
+static uint32_t content_flags(const struct session *s, const struct rcpts *to) {
     const struct content_in *in = &s->intake->in;
-    uint32_t flags = s->tx->flags | utf8_flags(s);
+    uint32_t flags = s->tx->flags | utf8_flags(s, to);
     bool own_8bit = s->intake->own_8bit && (flags & ENV_SMTPUTF8) == 0;
     bool tls_optional = s->intake->hdr.tls_optional > 0 && s->cfg->p.tls_required_enable;
     return flags | (in->has_8bit || own_8bit ? ENV_8BIT : 0U) | (in->has_dots ? ENV_DOTS : 0U) |
            (in->has_long ? ENV_LONG_LINES : 0U) | (tls_optional ? ENV_TLS_OPTIONAL : 0U);
 }
 
-static struct envelope *make_envelope(const struct session *s, uint64_t size) {
+static struct envelope *make_envelope(const struct session *s, const struct rcpts *to,
+                                      uint64_t size) {
     const struct transaction *tx = s->tx;
     struct sbuf from = {0};
-    struct rcpt *rcpts = mem_alloc(tx->n_rcpts * sizeof *rcpts);
-    for (size_t i = 0; i < tx->n_rcpts; i++) {
-        const struct rcpt_in *r = &tx->rcpts[i];
-        rcpts[i] = (struct rcpt){transaction_rcpt_addr(tx, r),
-                                 str_make(tx->texts.p + r->orcpt_at, r->orcpt_n), r->notify};
-    }
     client_text(&s->client, &from);
     struct envelope t = {.id = tx->id,
                          .arrival_us = tx->arrival_us,
                          .size = size,
-                         .flags = content_flags(s) | (s->client.local ? ENV_LOCAL : 0U),
+                         .flags = content_flags(s, to) | (s->client.local ? ENV_LOCAL : 0U),
                          .sender = transaction_sender(tx),
                          .envid = sbuf_str(&tx->envid),
                          .client = sbuf_str(&from),
                          .sasl_user = str_of(s->sasl_user == NULL ? "" : s->sasl_user),
-                         .rcpts = rcpts,
-                         .n_rcpts = (uint32_t)tx->n_rcpts};
+                         .rcpts = to->v,
+                         .n_rcpts = to->n};
     memcpy(t.qid, tx->qid, sizeof t.qid);
     struct envelope *e = envelope_make(&t);
-    free(rcpts);
     sbuf_free(&from);
     return e;
 }
@@ -223,7 +217,7 @@ static void commit_done(struct spool_op *op) {
 }
 
 /* Hands the message over; the transaction is over with that. */
-static enum cmd commit(struct session *s) {
+static enum cmd commit(struct session *s, const struct rcpts *to) {
     struct commit *c = MEM_NEW(struct commit);
     uint64_t size;
     c->s = s;
@@ -233,7 +227,7 @@ static enum cmd commit(struct session *s) {
     c->op.id = s->tx->id;
     c->op.done = commit_done;
     c->op.body = intake_body(s->intake, &size);
-    c->env = make_envelope(s, size);
+    c->env = make_envelope(s, to, size);
     envelope_encode(c->env, &c->op.meta);
     s->commit = c;
     transaction_end(s);
@@ -245,6 +239,36 @@ void message_forget(struct session *s) {
     if (s->commit != NULL)
         s->commit->s = NULL;
     s->commit = NULL;
+}
+
+/* -- who gets it -- */
+
+/* What the recipients stand for is not known. */
+static enum cmd clean_failed(struct session *s, enum virtual_rc rc) {
+    transaction_reject(s, "END-OF-MESSAGE",
+                       rc == VIRTUAL_ENDLESS ? "451 4.6.0 Alias expansion error"
+                                             : "451 4.3.0 Error: queue file write error");
+    transaction_end(s);
+    return CMD_DONE;
+}
+
+static void on_virtual(void *arg, const struct virtual_result *r) {
+    struct session *s = arg;
+    s->tx->aliases = NULL;
+    enum cmd rc =
+        r->rc == VIRTUAL_OK ? commit(s, &(struct rcpts){r->rcpts, r->n}) : clean_failed(s, r->rc);
+    if (rc != CMD_WAIT)
+        smtpd_answered(s, rc);
+}
+
+/* The message is as its client gave it: what it stands for is queued. */
+static enum cmd clean(struct session *s) {
+    struct transaction *tx = s->tx;
+    const struct rcpts to = transaction_rcpts(tx);
+    if (virtual_is_idle(s->cfg, s->p))
+        return commit(s, &to);
+    tx->aliases = virtual_expand(s->cfg, s->r->lookup, tx->qid, to.v, to.n, on_virtual, s);
+    return CMD_WAIT;
 }
 
 /* -- the end of the content -- */
@@ -305,7 +329,7 @@ static enum cmd message_end(struct session *s) {
         return CMD_DONE;
     }
     log_message_id(s);
-    return commit(s);
+    return clean(s);
 }
 
 static enum cmd chunk_end(struct session *s) {

@@ -23,6 +23,17 @@ struct str transaction_rcpt_addr(const struct transaction *tx, const struct rcpt
     return str_make(tx->texts.p + r->addr_at, r->addr_n);
 }
 
+struct rcpts transaction_rcpts(struct transaction *tx) {
+    tx->out = mem_realloc(tx->out, tx->n_rcpts * sizeof *tx->out);
+    for (size_t i = 0; i < tx->n_rcpts; i++) {
+        const struct rcpt_in *r = &tx->rcpts[i];
+        tx->out[i] = (struct rcpt){.addr = transaction_rcpt_addr(tx, r),
+                                   .orcpt = str_make(tx->texts.p + r->orcpt_at, r->orcpt_n),
+                                   .notify = r->notify};
+    }
+    return (struct rcpts){tx->out, (uint32_t)tx->n_rcpts};
+}
+
 static struct str pending_addr(const struct transaction *tx) {
     return transaction_rcpt_addr(tx, &tx->pending);
 }
@@ -77,6 +88,7 @@ void transaction_end(struct session *s) {
         return;
     route_cancel(tx->route);
     alias_cancel(tx->alias);
+    virtual_cancel(tx->aliases);
     access_cancel(tx->access);
     lookup_cancel(s->r->lookup, tx->rewrite_asked);
     if (tx->expected)
@@ -88,6 +100,7 @@ void transaction_end(struct session *s) {
     mailerr_free(&tx->first.why);
     kset_free(&tx->named);
     free(tx->rcpts);
+    free(tx->out);
     atomic_fetch_sub_explicit(&envelope_memory, tx->counted_mem, memory_order_relaxed);
     free(tx);
 }
@@ -115,6 +128,7 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
     f.rcpt_said = r == NULL ? STR_NONE : str_make(f.rcpt.p, r->said_n);
     f.n_rcpts = tx->n_rcpts + tx->n_repeated;
     f.address_class = r == NULL ? CLASS_DEFAULT : r->address_class;
+    f.aliased = r == NULL ? MATCH_NO : r->aliased;
     const struct unlisted *unlisted = r == &tx->pending ? &tx->unlisted : &tx->first;
     f.unlisted = r == NULL || unlisted->why.status == MAIL_UNSET ? NULL : unlisted;
     return f;
@@ -543,6 +557,8 @@ static enum cmd rcpt_refuse(struct session *s, const char *code, struct str text
 static enum cmd rcpt_allowed(struct session *s) {
     /* A transport that Posthouse does not have would keep the mail until it expires: better to say
      * so while the sender still has it. */
+    if (!s->tx->served && s->tx->pending.aliased == MATCH_ERROR)
+        return rcpt_refuse(s, "451 4.3.0", STR_LIT("Temporary lookup failure"));
     if (!s->tx->served)
         return rcpt_refuse(
             s, "451 4.3.5",
@@ -586,6 +602,38 @@ static void on_rcpt_alias(void *arg, struct alias_result *r) {
     rcpt_ask_access(s);
 }
 
+/* What goes on to others is no matter of the transport that the recipient has. */
+static void rcpt_ask_alias(struct session *s) {
+    struct transaction *tx = s->tx;
+    bool aliased = tx->pending.aliased == MATCH_YES;
+    tx->served = tx->served || aliased;
+    if (tx->is_local && !aliased)
+        tx->alias = alias_expand(s->cfg, s->r->lookup, pending_addr(tx), NULL, on_rcpt_alias, s);
+    else
+        rcpt_ask_access(s);
+}
+
+static void on_rcpt_virtual(void *arg, const struct virtual_result *r) {
+    struct session *s = arg;
+    s->tx->aliases = NULL;
+    s->tx->pending.aliased = r->found                  ? MATCH_YES
+                             : r->rc == VIRTUAL_FAILED ? MATCH_ERROR
+                                                       : MATCH_NO;
+    rcpt_ask_alias(s);
+}
+
+static void rcpt_ask_virtual(struct session *s) {
+    struct transaction *tx = s->tx;
+    if (s->cfg->p.virtual_alias_maps[0] ==
+        '\0') { /* receive_override_options does not count here */
+        rcpt_ask_alias(s);
+        return;
+    }
+    tx->asked = (struct rcpt){.addr = pending_addr(tx)};
+    tx->aliases =
+        virtual_expand(s->cfg, s->r->lookup, "NOQUEUE", &tx->asked, 1, on_rcpt_virtual, s);
+}
+
 static void on_rcpt_route(void *arg, const struct route *r) {
     struct session *s = arg;
     struct transaction *tx = s->tx;
@@ -603,10 +651,8 @@ static void on_rcpt_route(void *arg, const struct route *r) {
         smtpd_answered(s, rcpt_refuse(s, "451 4.3.0", STR_LIT("Temporary lookup failure")));
         return;
     }
-    if (r->rc == ROUTE_OK && r->transport->kind == SERVICE_LOCAL)
-        tx->alias = alias_expand(s->cfg, s->r->lookup, pending_addr(tx), NULL, on_rcpt_alias, s);
-    else
-        rcpt_ask_access(s);
+    tx->is_local = r->rc == ROUTE_OK && r->transport->kind == SERVICE_LOCAL;
+    rcpt_ask_virtual(s);
 }
 
 /* As Postfix: a client that has too many recipients for one message is told so for each, and is not

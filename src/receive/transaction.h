@@ -7,6 +7,7 @@
 #ifndef PH_RECEIVE_TRANSACTION_H
 #define PH_RECEIVE_TRANSACTION_H
 
+#include "clean/virtual.h"
 #include "mail/envelope.h"
 #include "receive/access.h"
 #include "receive/session.h"
@@ -19,6 +20,7 @@ struct rcpt_in {
     size_t orcpt_at, orcpt_n; /* likewise; orcpt_n 0: none was given */
     uint32_t notify;          /* NOTIFY_*; 0: not given */
     enum route_class address_class; /* where it goes; of one that is taken, unknown */
+    enum match_rc aliased;          /* does virtual(5) have it? */
     bool taken;                     /* whatever the restrictions say */
     uint64_t key;                   /* a hash of address, notify and orcpt, without case */
 };
@@ -32,32 +34,44 @@ struct transaction {
     uint32_t flags;    /* ENV_* that MAIL asks for */
     struct rcpt_in *rcpts;
     size_t n_rcpts, cap_rcpts;
-    struct kset named;         /* recipients by key: the number in rcpts, from 1 */
-    size_t counted_mem;        /* bytes, of the budget of all transactions */
-    size_t n_repeated;         /* recipients that were named again */
-    int64_t n_beyond;          /* refused because there were too many */
-    struct rcpt_in pending;    /* the recipient that is being decided about */
-    struct route_query *route; /* the question where it goes, or NULL */
-    struct alias_query *alias; /* the question what it stands for, or NULL */
-    bool served;               /* its transport is one that Posthouse has */
-    bool is_alias;             /* not served: it is an alias that cannot be carried out */
-    struct unlisted unlisted;  /* the pending recipient */
-    struct unlisted first;     /* the first one of rcpts */
-    struct access_run *access; /* the question whether it may, or NULL */
-    uint64_t id;               /* of the queue file; 0: no recipient yet */
-    char qid[QID_MAX];         /* "": likewise */
-    int64_t arrival_us;        /* of MAIL, since 1970 */
-    uint64_t chunk_n;          /* bytes of the first BDAT, while access decides about it */
-    bool chunk_last;           /* that was BDAT … LAST */
-    bool expected;             /* the spool was told that a message is on its way */
-    bool local_headers;        /* header addresses are completed: see rewrite.h */
-    bool local_unknown;        /* whether they are could not be found out */
-    struct str rewrite_rest;   /* words of local_header_rewrite_clients that are left */
-    uint32_t rewrite_asked;    /* the question about one; 0: none is open */
+    struct kset named;             /* recipients by key: the number in rcpts, from 1 */
+    size_t counted_mem;            /* bytes, of the budget of all transactions */
+    size_t n_repeated;             /* recipients that were named again */
+    int64_t n_beyond;              /* refused because there were too many */
+    struct rcpt_in pending;        /* the recipient that is being decided about */
+    struct route_query *route;     /* the question where it goes, or NULL */
+    struct alias_query *alias;     /* the question what it stands for, or NULL */
+    struct virtual_query *aliases; /* likewise, by virtual(5): of the pending one, or of all */
+    struct rcpt asked;             /* the pending recipient, while aliases is about it */
+    struct rcpt *out;              /* what transaction_rcpts has made */
+    bool is_local;                 /* a local transport delivers it */
+    bool served;                   /* its transport is one that Posthouse has */
+    bool is_alias;                 /* not served: it is an alias that cannot be carried out */
+    struct unlisted unlisted;      /* the pending recipient */
+    struct unlisted first;         /* the first one of rcpts */
+    struct access_run *access;     /* the question whether it may, or NULL */
+    uint64_t id;                   /* of the queue file; 0: no recipient yet */
+    char qid[QID_MAX];             /* "": likewise */
+    int64_t arrival_us;            /* of MAIL, since 1970 */
+    uint64_t chunk_n;              /* bytes of the first BDAT, while access decides about it */
+    bool chunk_last;               /* that was BDAT … LAST */
+    bool expected;                 /* the spool was told that a message is on its way */
+    bool local_headers;            /* header addresses are completed: see rewrite.h */
+    bool local_unknown;            /* whether they are could not be found out */
+    struct str rewrite_rest;       /* words of local_header_rewrite_clients that are left */
+    uint32_t rewrite_asked;        /* the question about one; 0: none is open */
     enum cmd (*rewrite_then)(struct session *s);
     bool is_remote; /* sendmail says that another host wrote the message (-G) */
 };
 
+/* Recipients as an envelope has them. */
+struct rcpts {
+    struct rcpt *v;
+    uint32_t n;
+};
+
+/* The recipients; they last as long as the transaction. */
+struct rcpts transaction_rcpts(struct transaction *tx);
 enum cmd transaction_mail(struct session *s, struct str args);
 enum cmd transaction_rcpt(struct session *s, struct str args);
 /* Ends it, and the intake; safe if there is none. */

@@ -220,9 +220,15 @@ static void report_given(struct report *r, const char *start, struct str type, s
     sbuf_free(&coded);
 }
 
+static void report_original(struct report *r, struct str addr) {
+    report_address(
+        r, str_is_ascii(addr) ? "Original-Recipient: rfc822;" : "Original-Recipient: utf-8;", addr,
+        "");
+}
+
 static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
     const struct mailerr *e = rcpt->err;
-    struct str addr = rcpt->rcpt->addr;
+    struct str addr = rcpt->rcpt->addr, orig = rcpt->rcpt->orig;
     report_line(r, "%s", "");
     report_address(r, str_is_ascii(addr) ? "Final-Recipient: rfc822; " : "Final-Recipient: utf-8; ",
                    addr, "");
@@ -231,9 +237,7 @@ static void add_rcpt_status(struct report *r, const struct dsn_rcpt *rcpt) {
         report_given(r, "Original-Recipient: ", str_make(rcpt->rcpt->orcpt.p, type_n),
                      str_from(rcpt->rcpt->orcpt, type_n));
     else
-        report_address(
-            r, str_is_ascii(addr) ? "Original-Recipient: rfc822;" : "Original-Recipient: utf-8;",
-            addr, "");
+        report_original(r, orig.n > 0 ? orig : addr);
     report_line(r, "Action: %s", action(r->d));
     report_line(r, "Status: %s", e->dsn);
     if (e->mta != NULL)

@@ -18,15 +18,19 @@ static void logline_add_addr(struct sbuf *b, struct str internal) {
     sbuf_free(&shown);
 }
 
-void logline_delivery(const char *name, const char *service, const char *qid, struct str rcpt,
-                      const char *relay, unsigned conn_use, const struct logline_times *t,
-                      const struct mailerr *e) {
+void logline_delivery(const char *name, const char *service, const char *qid,
+                      const struct rcpt *rcpt, const char *relay, unsigned conn_use,
+                      const struct logline_times *t, const struct mailerr *e) {
     struct sbuf b = {0};
     int64_t conn = t->conn_us == 0            ? t->end_us
                    : t->conn_us < t->begin_us ? t->begin_us
                                               : t->conn_us;
     sbuf_printf(&b, "%s: to=", qid);
-    logline_add_addr(&b, rcpt);
+    logline_add_addr(&b, rcpt->addr);
+    if (rcpt->orig.n > 0 && !str_ieq(rcpt->orig, rcpt->addr)) {
+        sbuf_add_c(&b, ", orig_to=");
+        logline_add_addr(&b, rcpt->orig);
+    }
     sbuf_printf(&b, ", relay=%s, ", relay);
     if (conn_use > 1)
         sbuf_printf(&b, "conn_use=%u, ", conn_use);

@@ -20,9 +20,9 @@ struct logline_times {
 
 /* "QID: to=<…>, relay=…, [conn_use=n, ]delay=…, delays=a/b/c/d, [tls=…, ]dsn=…, status=… (text)".
  */
-void logline_delivery(const char *name, const char *service, const char *qid, struct str rcpt,
-                      const char *relay, unsigned conn_use, const struct logline_times *t,
-                      const struct mailerr *e);
+void logline_delivery(const char *name, const char *service, const char *qid,
+                      const struct rcpt *rcpt, const char *relay, unsigned conn_use,
+                      const struct logline_times *t, const struct mailerr *e);
 /* "QID: from=<…>, size=n, nrcpt=n (queue active)". */
 void logline_active(const struct envelope *e, uint32_t nrcpt);
 void logline_removed(const char *qid);

@@ -14,6 +14,7 @@
 
 #include "mail/address.h"
 #include "mail/addrlist.h"
+#include "route/aliased.h"
 #include "route/keys.h"
 #include "route/route.h"
 #include "util/log.h"
@@ -159,21 +160,6 @@ static enum alias_went alias_bad_item(struct alias_query *q, struct str item, co
     return went;
 }
 
-/* As local(8) completes it; the external form. */
-static void complete_address(const struct params *p, const struct addrlist_item *item,
-                             struct sbuf *out) {
-    struct sbuf whole = {0};
-    bool none = item->addr.n == 0; /* "<>" */
-    sbuf_add_str(&whole, none ? str_of(p->empty_address_recipient) : item->addr);
-    if (none ? strchr(p->empty_address_recipient, '@') == NULL : !item->has_domain)
-        sbuf_printf(&whole, "@%s", p->myorigin);
-    addr_complete(&whole, 0, NULL, p->append_dot_mydomain ? p->mydomain : NULL);
-    sbuf_add_ch(out, '<');
-    addr_external(out, sbuf_str(&whole));
-    sbuf_add_ch(out, '>');
-    sbuf_free(&whole);
-}
-
 /* The extension that the node has and its alias has not, if it is to be kept; with its delimiter.
  */
 static struct str unmatched_extension(const struct alias_query *q) {
@@ -183,16 +169,6 @@ static struct str unmatched_extension(const struct alias_query *q) {
     if (!keys_has_word(q->cfg->p.propagate_unmatched_extensions, "alias") || n >= local.n)
         return STR_NONE;
     return str_from(local, n);
-}
-
-static void add_extension(struct sbuf *addr, struct str extension) {
-    struct str local = addr_local(sbuf_str(addr));
-    struct sbuf with = {0};
-    sbuf_add_str(&with, local);
-    sbuf_add_str(&with, extension);
-    sbuf_add_str(&with, str_from(sbuf_str(addr), local.n));
-    sbuf_free(addr);
-    *addr = with;
 }
 
 /* An address in its one form. */
@@ -206,24 +182,17 @@ static void take_address(struct alias_taking *t, struct str addr) {
 
 static void alias_on_address(void *arg, const struct addrlist_item *item) {
     struct alias_taking *t = arg;
-    const struct addr_opts any = {.utf8 = true};
-    struct sbuf external = {0}, addr = {0};
-    size_t len = 0;
+    struct sbuf addr = {0};
     if (t->ended)
         return;
     t->found++;
-    complete_address(&t->q->cfg->p, item, &external);
-    enum addr_rc rc = addr_parse(sbuf_str(&external), &any, &addr, &len);
-    if (rc != ADDR_OK || len != external.n || strchr("/|~\\:", addr.p[0]) != NULL) {
+    if (!aliased_address(&t->q->cfg->p, item, unmatched_extension(t->q), &addr) ||
+        strchr("/|~\\:", addr.p[0]) != NULL) {
         alias_bad_item(t->q, t->item, alias_kind_text(ALIAS_NOTHING));
         t->ended = true;
     } else {
-        struct str extension = unmatched_extension(t->q);
-        if (extension.n > 0)
-            add_extension(&addr, extension);
         take_address(t, sbuf_str(&addr));
     }
-    sbuf_free(&external);
     sbuf_free(&addr);
 }
 

@@ -86,8 +86,8 @@ static void forward_log(struct msg *m, uint32_t rcpt, const struct mailerr *e) {
     const struct service *svc = config_transport(m->s->cfg, STR_LIT("local"));
     int64_t now = clock_wall_us();
     struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now, NULL};
-    logline_delivery(svc == NULL ? NULL : svc->log_name, "local", m->env->qid,
-                     m->env->rcpts[rcpt].addr, "local", 0, &t, e);
+    logline_delivery(svc == NULL ? NULL : svc->log_name, "local", m->env->qid, &m->env->rcpts[rcpt],
+                     "local", 0, &t, e);
     tally_result(&m->s->tally, NULL, m->env->sender, e);
 }
 
@@ -178,12 +178,13 @@ static bool has_too_many_hops(const struct msg *m, struct str content) {
 
 /* ORCPT of what goes on: that of the recipient, but the addresses of a list have their own. */
 static struct str forward_orcpt(const struct rcpt *r, struct sbuf *out) {
+    struct str first = r->orig.n > 0 ? r->orig : r->addr;
     if (r->orcpt.n > 0)
         return r->orcpt;
-    if (!str_is_ascii(r->addr))
+    if (!str_is_ascii(first))
         return STR_NONE;
     sbuf_add_c(out, "rfc822;");
-    addr_external(out, r->addr);
+    addr_external(out, first);
     return sbuf_str(out);
 }
 

@@ -45,6 +45,20 @@ static size_t msg_bytes(const struct envelope *env) {
     return sizeof(struct msg) + env->n_rcpts * sizeof(struct msg_rcpt);
 }
 
+/* What stood for others when the message came in is delivered with them, and its sender told. */
+static void msg_take_expanded(struct msg *m) {
+    struct mailerr e = {0};
+    for (uint32_t i = 0; i < m->env->n_rcpts; i++) {
+        if (!m->env->rcpts[i].expanded)
+            continue;
+        if (e.text == NULL)
+            mailerr_set(&e, MAIL_SENT, "2.0.0", "delivery via none: alias expanded");
+        msg_set_reason(m, i, &e);
+        msg_set_state(m, i, RCPT_EXPANDED);
+    }
+    mailerr_free(&e);
+}
+
 struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body) {
     struct msg *m = mem_zalloc(msg_bytes(env));
     held_add(msg_bytes(env));
@@ -56,6 +70,7 @@ struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body) {
     dl_init(&m->jobs);
     s->n_queue[m->queue]++;
     itab_put(&s->msgs, env->id, m);
+    msg_take_expanded(m);
     return m;
 }
 

@@ -151,7 +151,7 @@ void msg_untried(struct msg *m, uint32_t rcpt, const struct service *svc, const 
     struct logline_times t = {m->env->arrival_us, m->active_us, now, 0, now, NULL};
     bool discards = svc != NULL && svc->kind == SERVICE_DISCARD;
     logline_delivery(svc == NULL ? NULL : svc->log_name, discards ? "discard" : "error",
-                     m->env->qid, m->env->rcpts[rcpt].addr, "none", 0, &t, e);
+                     m->env->qid, &m->env->rcpts[rcpt], "none", 0, &t, e);
     tally_result(&m->s->tally, NULL, m->env->sender, e);
     msg_result(m, rcpt, e, false);
     mailerr_free(&soft);

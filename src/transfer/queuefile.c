@@ -302,37 +302,22 @@ void queuefile_free(struct queuefile *q) {
 
 /* -- the envelope of it -- */
 
-/* An address that was another one at first, and came without ORCPT, goes on with it: Postfix's own
- * client gives it then. */
-static bool rcpt_makes_orcpt(const struct queuefile_rcpt *r) {
-    return r->r.orcpt.n == 0 && r->orig.n > 0 && !str_eq(r->orig, r->r.addr);
-}
-
-/* The recipients as the envelope has them; what is made for them grows in texts, which has room. */
-static uint32_t envelope_rcpts(const struct queuefile *q, struct rcpt *rcpts, struct sbuf *texts) {
+static uint32_t envelope_rcpts(const struct queuefile *q, struct rcpt *rcpts) {
     if (q->redirect.n > 0) { /* it goes there once, however many recipients it has */
         rcpts[0] = (struct rcpt){.addr = q->redirect, .notify = q->rcpts[0].r.notify};
         return 1;
     }
     for (size_t i = 0; i < q->n_rcpts; i++) {
         rcpts[i] = q->rcpts[i].r;
-        if (!rcpt_makes_orcpt(&q->rcpts[i]))
-            continue;
-        size_t at = texts->n;
-        sbuf_add_c(texts, "rfc822;");
-        sbuf_add_str(texts, q->rcpts[i].orig);
-        rcpts[i].orcpt = str_from(sbuf_str(texts), at);
+        if (q->rcpts[i].orig.n > 0 && !str_eq(q->rcpts[i].orig, rcpts[i].addr))
+            rcpts[i].orig = q->rcpts[i].orig;
     }
     return (uint32_t)q->n_rcpts;
 }
 
 struct envelope *queuefile_envelope(const struct queuefile *q, const char *qid) {
     struct rcpt *rcpts = mem_zalloc(q->n_rcpts * sizeof *rcpts);
-    struct sbuf client = {0}, texts = {0};
-    size_t room = 1;
-    for (size_t i = 0; i < q->n_rcpts; i++)
-        room += q->rcpts[i].orig.n + 7;
-    sbuf_make_room(&texts, room);
+    struct sbuf client = {0};
     if (q->client_addr.n > 0)
         sbuf_printf(&client, "%.*s[%.*s]", STR_FMT(q->client_name), STR_FMT(q->client_addr));
     struct envelope t = {.arrival_us = q->arrival_us,
@@ -343,12 +328,11 @@ struct envelope *queuefile_envelope(const struct queuefile *q, const char *qid) 
                          .client = sbuf_str(&client),
                          .sasl_user = q->sasl_user,
                          .rcpts = rcpts,
-                         .n_rcpts = envelope_rcpts(q, rcpts, &texts)};
+                         .n_rcpts = envelope_rcpts(q, rcpts)};
     memcpy(t.qid, qid, strlen(qid));
     struct envelope *e = envelope_make(&t);
     free(rcpts);
     sbuf_free(&client);
-    sbuf_free(&texts);
     return e;
 }
 
@@ -436,7 +420,9 @@ static void rcpt_put(struct sbuf *out, const struct rcpt *r, bool done) {
         attribute_put_number(out, "notify_flags", r->notify);
     if (r->orcpt.n > 0)
         attribute_put(out, "dsn_orig_rcpt", r->orcpt);
-    if (semi > 0 && str_istarts(r->orcpt, "rfc822;"))
+    if (r->orig.n > 0)
+        record_put(out, 'O', r->orig);
+    else if (semi > 0 && str_istarts(r->orcpt, "rfc822;"))
         record_put(out, 'O', str_from(r->orcpt, (size_t)semi + 1));
     record_put(out, done ? 'D' : 'R', r->addr);
 }

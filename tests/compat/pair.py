@@ -230,7 +230,12 @@ def outcomes(log, dsn_text=True):
 
 def plain(command):
     """A command without what differs.  docs/differences.md: "an ORCPT that repeats the recipient"."""
-    return re.sub(r"<(.*)> ORCPT=rfc822;\1$", r"<\1>", re.sub(r" SIZE=\d+", "", command))
+    m = re.match(r"(.*?>)((?: [A-Z0-9]+(?:=\S+)?)*)$", command)
+    if m is None:
+        return command
+    first = lambda orcpt: re.sub(r"\+([0-9A-F]{2})", lambda h: chr(int(h[1], 16)), orcpt)
+    repeats = lambda p: p.startswith("ORCPT=rfc822;") and m[1].endswith(f"<{first(p[13:])}>")
+    return " ".join([m[1], *sorted(p for p in m[2].split() if not p.startswith("SIZE=") and not repeats(p))])
 
 
 def wire(relays):

@@ -249,8 +249,8 @@ static void test_log_lines(void **state) {
     assert_int_equal(log_open(&conf), 0);
     struct logline_times times = {1, 2000000, 3000000, 0, 4000000, NULL};
     mailerr_set(&err, MAIL_DEFERRED, "4.4.1", "%s", HOSTILE);
-    logline_delivery("postfix", "smtp", "ABC", str_make("a\0b\nc@d", 7), "h[1.2.3.4]:25", 3, &times,
-                     &err);
+    struct rcpt hostile = {.addr = str_make("a\0b\nc@d", 7)};
+    logline_delivery("postfix", "smtp", "ABC", &hostile, "h[1.2.3.4]:25", 3, &times, &err);
     struct envelope t = {.sender = STR_LIT("x\r\ny@z"), .size = 5};
     strcpy(t.qid, "ABC");
     logline_active(&t, 2);

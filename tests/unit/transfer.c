@@ -103,8 +103,8 @@ static void test_passed_over(void **state) {
     assert_int_equal(q.n_rcpts, 2);
     assert_int_equal(q.rcpts[1].state, RCPT_DONE);
     struct envelope *env = queuefile_envelope(&q, "4ABC");
-    assert_true(str_eq_c(env->rcpts[0].orcpt, "rfc822;bee@here.example"));
-    assert_int_equal(env->rcpts[1].orcpt.n, 0); /* it is the address itself */
+    assert_true(str_eq_c(env->rcpts[0].orig, "bee@here.example"));
+    assert_int_equal(env->rcpts[1].orig.n, 0); /* it is the address itself */
     assert_int_equal(env->rcpts[0].notify, 15);
     envelope_unref(env);
     queuefile_free(&q);

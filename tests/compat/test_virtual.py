@@ -1,0 +1,147 @@
+"""virtual_alias_maps: what Debian's Postfix and Posthouse make of recipients, at RCPT, in the log, at the next hop and in reports."""
+import re
+
+import pytest
+
+import pair
+from kit import Client, FakeRelay, wait_for
+
+RELAY = "127.0.0.97"
+MAIN = """mydestination = own.test, localhost
+virtual_alias_domains = alias.test
+virtual_mailbox_domains = box.test
+virtual_transport = smtp:[{relay}]
+local_transport = smtp:[{relay}]
+relayhost = [{relay}]
+relay_domains = rel.test
+recipient_delimiter = +
+append_dot_mydomain = yes
+mydomain = dom.test
+smtpd_error_sleep_time = 0
+smtpd_hard_error_limit = 1000
+notify_classes =
+virtual_alias_maps = hash:{{dir}}/virtual
+virtual_alias_expansion_limit = 20
+virtual_alias_recursion_limit = 12
+virtual_alias_address_length_limit = 100
+"""
+ROWS = {
+    "one@alias.test": "ann@far.test",
+    "two@alias.test": "ann@far.test, bob@far.test",
+    "same@box.test": "same@box.test",
+    "forward@box.test": "forward@box.test, copy@far.test",
+    "Case@box.test": "upper@far.test",
+    "ext+x@box.test": "whole@far.test",
+    "ext@box.test": "bare@far.test",
+    "catch@catch.alias.test": "a@b.test",
+    "@rel.test": "@other.test",
+    "@whole.test": "all@far.test",
+    "plain": "user@far.test",
+    "nodomain@alias.test": "someone",
+    "nodot@alias.test": "someone@host",
+    "chain1@alias.test": "chain2@alias.test",
+    "chain2@alias.test": "chain3@alias.test, side@far.test",
+    "chain3@alias.test": "end@far.test",
+    "loop1@alias.test": "loop2@alias.test",
+    "loop2@alias.test": "loop1@alias.test",
+    "grow@alias.test": "x.grow@grow.test",
+    "@grow.test": "more@more.test",
+    "many@alias.test": ", ".join(f"m{i}@far.test" for i in range(20)),
+    "toomany@alias.test": ", ".join(f"m{i}@far.test" for i in range(22)),
+    "long@alias.test": "x" * 100 + "@far.test",
+    "quoted@alias.test": '"a b"@far.test',
+    "names@alias.test": "Ann Name <ann@far.test>, (comment) bob@far.test",
+    "group@alias.test": "friends: ann@far.test, bob@far.test;",
+    "nothing@alias.test": ",",
+    "dup@alias.test": "ann@far.test, ANN@far.test, ann@far.test",
+    "self@alias.test": "SELF@alias.test, other@far.test",
+    "local@own.test": "ann@far.test",
+    "root": "admin@far.test",
+    "list@alias.test": "one@alias.test, two@alias.test, forward@box.test",
+    "unknownend@alias.test": "nobody@alias.test",
+}
+# Name: recipients, each with what follows RCPT TO:<…>.
+CASES = {
+    **{local: [f"{local}@alias.test"] for local in ("one", "two", "nodomain", "nodot", "chain1", "loop1", "grow", "many", "toomany", "long",
+                                                    "quoted", "names", "group", "nothing", "dup", "self", "list", "unknownend", "nobody")},
+    "same": ["same@box.test"], "forward": ["forward@box.test"], "case": ["cASE@BOX.test"], "other box": ["else@box.test"],
+    "extension": ["ext+x@box.test"], "other extension": ["ext+y@box.test"], "extension of a copy": ["forward+z@box.test"],
+    "a whole domain": ["user@rel.test"], "with an extension": ["user+e@rel.test"], "all of a domain": ["any@whole.test"],
+    "a local name": ["plain@own.test"], "with extension, local": ["plain+f@own.test"], "a local name elsewhere": ["plain@box.test"],
+    "local": ["local@own.test"], "root": ["root@own.test"], "no alias": ["nosuch@far.test"], "at myorigin": ["plain@mta.example"],
+    "several": ["one@alias.test", "two@alias.test", "ann@far.test", "else@box.test"],
+    "success": ["two@alias.test NOTIFY=SUCCESS"], "both": ["two@alias.test NOTIFY=SUCCESS,FAILURE", "else@box.test NOTIFY=SUCCESS"],
+    "never": ["two@alias.test NOTIFY=NEVER"], "delay": ["one@alias.test NOTIFY=DELAY ORCPT=rfc822;first+40x.test"],
+    "orcpt": ["two@alias.test ORCPT=rfc822;first+40x.test", "one@alias.test"],
+    "a bounce of two": ["one@alias.test NOTIFY=FAILURE", "refused@alias.test"],
+}
+ROWS["refused@alias.test"] = "refused@far.test, ann@far.test"
+SETTINGS = {
+    "as it is": "", "no originals": "enable_original_recipient = no\n", "no extensions": "propagate_unmatched_extensions =\n",
+    "no mappings": "receive_override_options = no_address_mappings\n", "no dot": "append_dot_mydomain = no\n",
+    "a table that fails": "virtual_alias_maps = hash:{dir}/virtual, fail:it\n",
+    "classes by the table": "virtual_alias_domains = $virtual_alias_maps\n",
+}
+
+
+ORIGINALS = re.compile(r"to=<([^>]*)>, orig_to=<([^>]*)>")
+
+
+class Reports(FakeRelay):
+    """Refuses one recipient, and keeps what comes for senders."""
+
+    def __init__(self):
+        super().__init__(RELAY, 25, replies={"RCPT": lambda line: "550 5.1.1 no" if "<refused@" in line else None})
+
+
+def report_of(mail):
+    """The recipients' part of a report, without names that differ."""
+    text = mail["content"].decode()
+    part = text.partition("Content-Type: message/")[2].partition("\r\n\r\n")[2].partition("\r\n--")[0]
+    groups = [[line for line in group.split("\r\n") if line.startswith(("Original-", "Final-R", "Action", "Status"))]
+              for group in part.split("\r\n\r\n")]
+    return sorted(group for group in groups if group)
+
+
+def flows(mta, relay, settings):
+    relay.sessions.clear()
+    mta.case(MAIN.replace("{relay}", RELAY).format(dir="{dir}") + settings,
+             {"virtual": "".join(f"{k} {v}\n" for k, v in ROWS.items()) + "alias.test x\n"}, "")
+    said = {}
+    try:
+        for name, rcpts in CASES.items():
+            before = len(pair.outcomes(mta.new_log()))
+            with Client(mta.port) as c:
+                c.cmd(f"MAIL FROM:<sender-{len(said)}@from.test> ENVID={len(said)}")
+                replies = [c.cmd(f"RCPT TO:<{r.split()[0]}> {' '.join(r.split()[1:])}".strip()) for r in rcpts]
+                if any(r.startswith("250") for r in replies):
+                    c.cmd("DATA")
+                    replies.append(c.cmd("Subject: x\r\n\r\nhello\r\n."))
+            qid = replies[-1].split()[-1]
+            if replies[-1].startswith("250"):
+                wait_for(lambda: f"{qid}: removed" in mta.new_log(), 20)
+                replies[-1] = "250"
+            log = mta.new_log()
+            said[name] = (replies, sorted(o for o in pair.outcomes(log)[before:] if "sender-" not in o[0]),
+                          sorted(set(ORIGINALS.findall(log))))
+        active = lambda what: set(re.findall(rf": (\w+): {what}", mta.new_log()))
+        wait_for(lambda: active("from=<") == active("removed"), 20)
+    finally:
+        mta.over()
+    sent = sorted((pair.plain(m["from"]), [pair.plain(r) for r in sorted(m["rcpts"])], report_of(m)) for m in relay.mails)
+    return said, sent
+
+
+@pytest.fixture(scope="module")
+def relay():
+    r = Reports()
+    yield r
+    r.stop()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_virtual_aliases(name_server, postfix, relay, name):
+    theirs, ours = (flows(mta, relay, SETTINGS[name]) for mta in (postfix, pair.Ours(name_server)))
+    for case in CASES:
+        assert ours[0][case] == theirs[0][case], case
+    assert ours[1] == theirs[1]
