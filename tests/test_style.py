@@ -24,7 +24,7 @@ MAY = {
     "clean": {"util", "config", "maps", "mail", "route"},
     "receive": {"util", "config", "maps", "mail", "smtp", "spool", "route", "clean"},
     "deliver": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report"},
-    "schedule": {"util", "config", "maps", "mail", "spool", "route", "report"},
+    "schedule": {"util", "config", "maps", "mail", "spool", "route", "report", "clean"},
     "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule", "accounts"},
     "transfer": {"util", "config", "mail", "smtp", "spool"},
     "web": {"util", "config", "mail", "route", "deliver", "daemon", "accounts"},

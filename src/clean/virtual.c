@@ -52,7 +52,7 @@ struct virtual_query {
 
 bool virtual_is_idle(const struct config *cfg, const struct params *p) {
     return cfg->p.virtual_alias_maps[0] == '\0' ||
-           keys_has_word(p->receive_override_options, "no_address_mappings");
+           (p != NULL && keys_has_word(p->receive_override_options, "no_address_mappings"));
 }
 
 /* -- texts -- */

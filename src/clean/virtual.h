@@ -31,7 +31,7 @@ typedef void (*virtual_fn)(void *arg, const struct virtual_result *r);
 struct virtual_query;
 
 /* Is there nothing that a recipient could stand for?  p: of the service that takes the mail, which
- * may leave aliases out (receive_override_options). */
+ * may leave aliases out (receive_override_options); NULL: the mail is made here. */
 bool virtual_is_idle(const struct config *cfg, const struct params *p);
 /* Asks for n recipients, whose texts stay until fn is called or virtual_cancel.  qid names the
  * message in the log.  fn is called once, from the loop, never before this returns; the result is

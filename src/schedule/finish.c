@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clean/virtual.h"
 #include "report/dsn.h"
 #include "report/logline.h"
 #include "schedule/content.h"
@@ -89,7 +90,8 @@ struct report_op {
     uint64_t about;
     char about_qid[QID_MAX];
     enum dsn_kind kind;
-    bool settles_all; /* the record of the report is the end of the message, too */
+    struct sbuf content; /* until it is the spool's */
+    bool settles_all;    /* the record of the report is the end of the message, too */
 };
 
 /* What each kind of report is about, but for that of a delay, and what its record settles. */
@@ -149,6 +151,7 @@ static void report_back(struct task *t) {
         else
             report_failed(m);
     }
+    sbuf_free(&r->content);
     sbuf_free(&r->op.meta);
     sbuf_free(&r->op.settled);
     envelope_unref(r->env);
@@ -172,9 +175,34 @@ static void report_settles(struct msg *m, struct report_op *r) {
         msg_encode(m, report_about[r->kind].what, &r->op.settled);
 }
 
+static void report_submit(struct report_op *r) {
+    r->op.kind = SPOOL_NEW;
+    r->op.id = r->env->id;
+    r->op.body = body_from_buf(&r->content);
+    r->op.done = report_done;
+    envelope_encode(r->env, &r->op.meta);
+    spool_submit(r->s->spool, &r->op);
+}
+
+/* The sender is an alias: the report goes to what that stands for. */
+static void report_to_aliases(void *arg, const struct virtual_result *aliases) {
+    struct report_op *r = arg;
+    struct envelope t = *r->env, *old = r->env;
+    if (aliases->rc != VIRTUAL_OK) { /* as if the disk had been full */
+        r->op.rc = -EAGAIN;
+        report_back(&r->back);
+        return;
+    }
+    t.rcpts = aliases->rcpts;
+    t.n_rcpts = aliases->n;
+    r->env = envelope_make(&t);
+    envelope_unref(old);
+    report_submit(r);
+}
+
 static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt *rcpts, size_t n) {
     struct report_op *r = MEM_NEW(struct report_op);
-    struct sbuf content = {0}, tmp = {0}, message_id = {0};
+    struct sbuf tmp = {0}, message_id = {0};
     size_t max = (size_t)m->s->cfg->p.bounce_size_limit;
     struct str orig =
         m->body == NULL ? STR_LIT("") : body_view(m->body, 0, max < 4096 ? 4096 : max, &tmp);
@@ -188,21 +216,20 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
                     .expires_us = m->env->arrival_us + m->shift_us + lifetime_us(m)};
     r->s = m->s;
     r->kind = kind;
-    r->env = dsn_build(&d, &content);
+    r->env = dsn_build(&d, &r->content);
     r->about = m->env->id;
     memcpy(r->about_qid, m->env->qid, QID_MAX);
-    r->op.kind = SPOOL_NEW;
-    r->op.id = r->env->id;
-    r->op.body = body_from_buf(&content);
-    r->op.done = report_done;
-    envelope_encode(r->env, &r->op.meta);
     report_settles(m, r);
     qid_message_id(&message_id, r->env->qid, r->env->arrival_us, m->s->cfg->p.myhostname);
     log_info("cleanup", "%s: message-id=%s", r->env->qid, message_id.p);
     sbuf_free(&message_id);
     m->finishing = true;
     sbuf_free(&tmp);
-    spool_submit(m->s->spool, &r->op);
+    if (virtual_is_idle(m->s->cfg, NULL))
+        report_submit(r);
+    else
+        virtual_expand(m->s->cfg, m->s->lookup, r->env->qid, r->env->rcpts, r->env->n_rcpts,
+                       report_to_aliases, r);
 }
 
 /* Does the sender of the message want to hear that of this recipient (RFC 3461 NOTIFY)? */

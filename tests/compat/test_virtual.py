@@ -76,6 +76,7 @@ CASES = {
     "a bounce of two": ["one@alias.test NOTIFY=FAILURE", "refused@alias.test"],
 }
 ROWS["refused@alias.test"] = "refused@far.test, ann@far.test"
+TABLE = {"virtual": "".join(f"{k} {v}\n" for k, v in ROWS.items()) + "alias.test x\n"}
 SETTINGS = {
     "as it is": "", "no originals": "enable_original_recipient = no\n", "no extensions": "propagate_unmatched_extensions =\n",
     "no mappings": "receive_override_options = no_address_mappings\n", "no dot": "append_dot_mydomain = no\n",
@@ -106,7 +107,7 @@ def report_of(mail):
 def flows(mta, relay, settings):
     relay.sessions.clear()
     mta.case(MAIN.replace("{relay}", RELAY).format(dir="{dir}") + settings,
-             {"virtual": "".join(f"{k} {v}\n" for k, v in ROWS.items()) + "alias.test x\n"}, "")
+             TABLE, "")
     said = {}
     try:
         for name, rcpts in CASES.items():
@@ -145,3 +146,20 @@ def test_virtual_aliases(name_server, postfix, relay, name):
     for case in CASES:
         assert ours[0][case] == theirs[0][case], case
     assert ours[1] == theirs[1]
+
+
+@pytest.mark.parametrize("sender", ["two@alias.test", "forward@box.test", "chain1@alias.test"])
+def test_reports_go_to_what_the_sender_stands_for(name_server, postfix, relay, sender):
+    seen = []
+    for mta in (postfix, pair.Ours(name_server)):
+        relay.sessions.clear()
+        mta.case(MAIN.replace("{relay}", RELAY).format(dir="{dir}"), TABLE, "")
+        try:
+            with Client(mta.port) as c:
+                assert c.mail(sender, ["refused@far.test", "fine@far.test"]).startswith("250")
+            wait_for(lambda: mta.new_log().count(": removed") == 2, 30)
+            seen.append((sorted((m["from"].split()[1], *sorted(map(pair.plain, m["rcpts"]))) for m in relay.mails),
+                         sorted(set(ORIGINALS.findall(mta.new_log())))))
+        finally:
+            mta.over()
+    assert seen[1] == seen[0]
