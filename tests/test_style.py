@@ -25,7 +25,7 @@ MAY = {
     "receive": {"util", "config", "maps", "mail", "smtp", "spool", "route", "clean"},
     "deliver": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report"},
     "schedule": {"util", "config", "maps", "mail", "spool", "route", "report", "clean"},
-    "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule", "accounts"},
+    "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule", "accounts", "clean"},
     "transfer": {"util", "config", "mail", "smtp", "spool"},
     "web": {"util", "config", "mail", "route", "deliver", "daemon", "accounts"},
     "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon", "accounts", "web", "transfer"},

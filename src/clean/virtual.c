@@ -32,6 +32,7 @@ struct virtual_query {
     struct config *cfg; /* reference: a reload may drop the asker's */
     struct lookup *lookup;
     const char *qid;
+    struct trace *trace;
     virtual_fn fn; /* NULL: cancelled while give was posted */
     void *arg;
     const struct rcpt *given;
@@ -99,7 +100,10 @@ static enum virtual_went virtual_ends(struct virtual_query *q, enum virtual_rc r
     va_start(ap, fmt);
     sbuf_vprintf(&why, fmt, ap);
     va_end(ap);
-    log_warn("cleanup", "%s: %s -- message not accepted, try again later", q->qid, why.p);
+    if (q->trace != NULL)
+        trace_note(q->trace, "virtual_alias_maps", "%s", why.p);
+    else
+        log_warn("cleanup", "%s: %s -- message not accepted, try again later", q->qid, why.p);
     sbuf_free(&why);
     q->r.rc = rc;
     return VIRTUAL_OVER;
@@ -252,10 +256,25 @@ static void virtual_give(struct virtual_query *q) {
     virtual_free(q);
 }
 
+/* Of an explanation: what was asked for the name, and found. */
+static void virtual_note(const struct virtual_query *q, const struct maps_answer *a) {
+    json_t *step = trace_step(q->trace, "virtual_alias_maps");
+    if (step == NULL)
+        return;
+    trace_asked(step, a->trace);
+    if (a->rc == MAP_FOUND)
+        trace_setf(step, "result", "%s stands for %.*s", virtual_name(q),
+                   STR_FMT(sbuf_str(&a->value)));
+    else
+        trace_setf(step, "result", "%s: no alias", virtual_name(q));
+    trace_end(q->trace, step);
+}
+
 static enum virtual_went virtual_answer(struct virtual_query *q, const struct maps_answer *a) {
     if (a->rc == MAP_ERROR)
         return virtual_ends(q, VIRTUAL_FAILED, "virtual_alias_maps map lookup problem for %s",
                             virtual_name(q));
+    virtual_note(q, a);
     if (a->rc == MAP_FOUND) {
         q->rounds++;
         q->r.found = true;
@@ -281,8 +300,13 @@ static enum virtual_went ask_table(struct virtual_query *q, enum match_rc local)
                             virtual_name(q));
     keys_clear(&q->keys);
     (local == MATCH_YES ? keys_local_sender : keys_sender)(&q->keys, &q->cfg->p, name);
-    q->tag = lookup_route(q->lookup, "cleanup", q->cfg->p.virtual_alias_maps, VALUES_JOINED,
-                          q->keys.v, q->keys.n, &now, virtual_on_answer, q);
+    if (q->trace != NULL)
+        q->tag =
+            lookup_maps_traced(q->lookup, "cleanup", q->cfg->p.virtual_alias_maps, VALUES_JOINED,
+                               q->keys.v, q->keys.n, false, virtual_on_answer, q);
+    else
+        q->tag = lookup_route(q->lookup, "cleanup", q->cfg->p.virtual_alias_maps, VALUES_JOINED,
+                              q->keys.v, q->keys.n, &now, virtual_on_answer, q);
     if (q->tag != 0)
         return VIRTUAL_ASKING;
     enum virtual_went went = virtual_answer(q, &now);
@@ -347,12 +371,13 @@ static void virtual_give_later(struct later *t) {
 }
 
 struct virtual_query *virtual_expand(const struct config *cfg, struct lookup *k, const char *qid,
-                                     const struct rcpt *rcpts, uint32_t n, virtual_fn fn,
-                                     void *arg) {
+                                     const struct rcpt *rcpts, uint32_t n, struct trace *trace,
+                                     virtual_fn fn, void *arg) {
     struct virtual_query *q = MEM_NEW(struct virtual_query);
     q->cfg = config_ref((struct config *)(uintptr_t)cfg);
     q->lookup = k;
     q->qid = qid;
+    q->trace = trace;
     q->given = rcpts;
     q->n_given = n;
     q->fn = fn;

@@ -11,6 +11,7 @@
 #include "config/config.h"
 #include "mail/envelope.h"
 #include "maps/query.h"
+#include "route/trace.h"
 
 enum virtual_rc {
     VIRTUAL_UNSET,
@@ -34,11 +35,11 @@ struct virtual_query;
  * may leave aliases out (receive_override_options); NULL: the mail is made here. */
 bool virtual_is_idle(const struct config *cfg, const struct params *p);
 /* Asks for n recipients, whose texts stay until fn is called or virtual_cancel.  qid names the
- * message in the log.  fn is called once, from the loop, never before this returns; the result is
- * valid until fn returns. */
+ * message in the log.  trace may be NULL.  fn is called once, from the loop, never before this
+ * returns; the result is valid until fn returns. */
 struct virtual_query *virtual_expand(const struct config *cfg, struct lookup *k, const char *qid,
-                                     const struct rcpt *rcpts, uint32_t n, virtual_fn fn,
-                                     void *arg);
+                                     const struct rcpt *rcpts, uint32_t n, struct trace *trace,
+                                     virtual_fn fn, void *arg);
 /* fn is not called any more; q may be NULL. */
 void virtual_cancel(struct virtual_query *q);
 

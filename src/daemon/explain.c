@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clean/virtual.h"
 #include "daemon/unread_say.h"
 #include "deliver/probe.h"
 #include "mail/address.h"
@@ -30,6 +31,9 @@ struct explain {
     char *sender, *rcpt;
     char *via; /* a relay host to test; NULL: what the rules say */
     bool connect, any_rcpt;
+    struct rcpt asked;          /* the recipient, while it is asked what it stands for … */
+    char **names;               /* … and that, by virtual(5); owned */
+    uint32_t n_names, name;     /* the next one that is shown */
     struct alias_result alias;  /* what the recipient stands for, when it is an alias */
     struct alias_groups groups; /* likewise: its addresses, with their senders */
     uint32_t group;             /* of the address that is shown */
@@ -57,6 +61,9 @@ static void explain_run_line(struct task *t) {
         free(x->sender);
         free(x->rcpt);
         free(x->via);
+        for (uint32_t i = 0; i < x->n_names; i++)
+            free(x->names[i]);
+        free(x->names);
         free(x);
     }
     free(l->line);
@@ -103,6 +110,25 @@ static void explain_next(struct explain *x) {
                   explain_on_route, x);
 }
 
+/* The road of the next address by virtual(5); there is one. */
+static void explain_recipient(struct explain *x) {
+    free(x->rcpt);
+    x->rcpt = mem_strdup(x->names[x->name++]);
+    trace_note(&x->trace, "recipient", "%s", x->rcpt);
+    route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace,
+                  explain_on_route, x);
+}
+
+/* What the recipient stands for by aliases(5) was shown. */
+static void explain_alias_ends(struct explain *x) {
+    if (x->shown < x->groups.addrs)
+        trace_note(&x->trace, "alias", "%u more addresses are not shown",
+                   x->groups.addrs - x->shown);
+    alias_groups_free(&x->groups);
+    alias_result_free(&x->alias);
+    x->group = x->next = x->shown = 0;
+}
+
 static void over(void *arg, bool ok) {
     struct explain *x = arg;
     x->failed = x->failed || !ok;
@@ -110,12 +136,14 @@ static void over(void *arg, bool ok) {
         explain_next(x);
         return;
     }
-    if (x->shown < x->groups.addrs)
-        trace_note(&x->trace, "alias", "%u more addresses are not shown",
-                   x->groups.addrs - x->shown);
+    explain_alias_ends(x);
+    if (x->name < x->n_names && x->name < ALIAS_SHOWN_MAX) {
+        explain_recipient(x);
+        return;
+    }
+    if (x->name < x->n_names)
+        trace_note(&x->trace, "recipient", "%u more are not shown", x->n_names - x->name);
     ok = !x->failed;
-    alias_groups_free(&x->groups);
-    alias_result_free(&x->alias);
     config_unref(x->cfg);
     x->cfg = NULL;
     explain_send_line(x, json_pack("{s:b, s:b}", "ok", 1, "passed", ok), true);
@@ -230,6 +258,21 @@ static void explain_on_route(void *arg, const struct route *r) {
     probe_start(x->at.deliver, &ask);
 }
 
+static void explain_on_virtual(void *arg, const struct virtual_result *r) {
+    struct explain *x = arg;
+    if (r->rc != VIRTUAL_OK) {
+        outcome(x, r->rc == VIRTUAL_FAILED ? "4.3.0" : "4.6.0", "mail would not be taken",
+                r->rc == VIRTUAL_FAILED ? STR_LIT("451 Temporary lookup failure")
+                                        : STR_LIT("451 Alias expansion error"));
+        over(x, false);
+        return;
+    }
+    x->names = mem_alloc(r->n * sizeof *x->names);
+    for (; x->n_names < r->n; x->n_names++)
+        x->names[x->n_names] = str_dup(r->rcpts[x->n_names].addr);
+    explain_recipient(x);
+}
+
 /* What no mail is taken for. */
 static void explain_refused(void *arg, const struct refusal *r, const char *services) {
     struct explain *x = arg;
@@ -286,10 +329,14 @@ static void run_begin(struct task *t) {
     explain_complete(&x->cfg->p, &x->sender);
     explain_complete(&x->cfg->p, &x->rcpt);
     note_question(x);
+    x->asked = (struct rcpt){.addr = str_of(x->rcpt)};
     unread_each_refused(x->cfg, explain_refused, x);
     if (x->via != NULL)
         route_resolve_via(x->cfg, x->at.lookup, str_of(x->via), str_of(x->sender), str_of(x->rcpt),
                           &x->trace, explain_on_route, x);
+    else if (!x->any_rcpt && !virtual_is_idle(x->cfg, NULL))
+        virtual_expand(x->cfg, x->at.lookup, "explain", &x->asked, 1, &x->trace, explain_on_virtual,
+                       x);
     else
         route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace,
                       explain_on_route, x);

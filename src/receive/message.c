@@ -267,7 +267,7 @@ static enum cmd clean(struct session *s) {
     const struct rcpts to = transaction_rcpts(tx);
     if (virtual_is_idle(s->cfg, s->p))
         return commit(s, &to);
-    tx->aliases = virtual_expand(s->cfg, s->r->lookup, tx->qid, to.v, to.n, on_virtual, s);
+    tx->aliases = virtual_expand(s->cfg, s->r->lookup, tx->qid, to.v, to.n, NULL, on_virtual, s);
     return CMD_WAIT;
 }
 

@@ -631,7 +631,7 @@ static void rcpt_ask_virtual(struct session *s) {
     }
     tx->asked = (struct rcpt){.addr = pending_addr(tx)};
     tx->aliases =
-        virtual_expand(s->cfg, s->r->lookup, "NOQUEUE", &tx->asked, 1, on_rcpt_virtual, s);
+        virtual_expand(s->cfg, s->r->lookup, "NOQUEUE", &tx->asked, 1, NULL, on_rcpt_virtual, s);
 }
 
 static void on_rcpt_route(void *arg, const struct route *r) {

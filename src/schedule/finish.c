@@ -228,7 +228,7 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
     if (virtual_is_idle(m->s->cfg, NULL))
         report_submit(r);
     else
-        virtual_expand(m->s->cfg, m->s->lookup, r->env->qid, r->env->rcpts, r->env->n_rcpts,
+        virtual_expand(m->s->cfg, m->s->lookup, r->env->qid, r->env->rcpts, r->env->n_rcpts, NULL,
                        report_to_aliases, r);
 }
 

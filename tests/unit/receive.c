@@ -435,13 +435,14 @@ bool virtual_is_idle(const struct config *cfg, const struct params *p) {
 }
 
 struct virtual_query *virtual_expand(const struct config *cfg, struct lookup *k, const char *qid,
-                                     const struct rcpt *rcpts, uint32_t n, virtual_fn fn,
-                                     void *arg) {
+                                     const struct rcpt *rcpts, uint32_t n, struct trace *trace,
+                                     virtual_fn fn, void *arg) {
     (void)cfg;
     (void)k;
     (void)qid;
     (void)rcpts;
     (void)n;
+    (void)trace;
     (void)fn;
     (void)arg;
     fail_msg("no test has aliases of virtual(5)");
