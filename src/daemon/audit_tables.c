@@ -258,7 +258,10 @@ static void audit_parameter(const struct config *c, const struct param_info *inf
     const char *value = params_text_at(&c->p, info->offset);
     const struct cfg_entry *e = cfg_file_find(&c->main, str_of(info->name));
     struct table_place at = {c, d, info->name, c->main.path, e == NULL ? 0 : e->line};
-    audit_list(&at, kind, value);
+    bool repeats =
+        e == NULL && strchr(info->def, '$') != NULL; /* another parameter's, named there */
+    if (!repeats)
+        audit_list(&at, kind, value);
     at.file = c->master_path;
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
