@@ -1,0 +1,77 @@
+"""Recipients that stand for others (virtual(5)): what is kept over a restart, tables that are away, clients that go."""
+import re
+
+import pytest
+from kit import Client, FakeRelay, Posthouse, wait_for
+
+MAIN = """mydestination =
+relayhost = [127.0.0.1]:{port}
+virtual_alias_domains = alias.example
+virtual_alias_maps = {maps}
+minimal_backoff_time = 1s
+queue_run_delay = 1s
+"""
+ROWS = "texthash:{dir}/virtual"
+TABLE = {"virtual": "two@alias.example ann@far.example, bob@far.example\nsame@far.example same@far.example, copy@far.example\n"}
+LINE = r"(\S+): to=<([^>]+)>,(?: orig_to=<([^>]+)>,)? relay=.*status=(\w+)"
+
+
+@pytest.fixture
+def relay():
+    with FakeRelay() as r:
+        yield r
+
+
+def main_of(relay, maps=ROWS):
+    return MAIN.replace("{port}", str(relay.port)).replace("{maps}", maps)
+
+
+def test_what_it_stood_for_is_kept_over_a_restart(relay):
+    """So are the address that was named and the report of success that is owed; nothing is said or sent twice."""
+    later = {"RCPT": lambda line: "450 4.2.1 later" if "<bob@" in line else None}
+    relay.replies = later
+    with Posthouse(main_of(relay), files=TABLE) as p:
+        with Client(p.port) as c:
+            c.cmd("MAIL FROM:<sender@from.example>")
+            assert c.cmd("RCPT TO:<two@alias.example> NOTIFY=SUCCESS,FAILURE").startswith("250")
+            c.cmd("DATA")
+            assert c.cmd("Subject: x\r\n\r\nhello\r\n.").startswith("250")
+        wait_for(lambda: "status=deferred" in p.log())
+        p.stop()
+        relay.replies = {}
+        p.start()
+        wait_for(lambda: len(re.findall(": removed", p.log())) == 2)
+        lines = re.findall(LINE, p.log())
+    assert {(to, orig) for _, to, orig, status in lines if status == "sent"} >= {("ann@far.example", "two@alias.example"),
+                                                                                ("bob@far.example", "two@alias.example")}
+    mails = [m for m in relay.mails if "from.example" in m["from"]]
+    reports = [m["content"].decode() for m in relay.mails if m["from"].startswith("MAIL FROM:<>")]
+    assert sorted(r for m in mails for r in m["rcpts"]) == [
+        f"RCPT TO:<{who}@far.example> NOTIFY=FAILURE ORCPT=rfc822;two@alias.example" for who in ("ann", "bob")]
+    assert len(reports) == 1 and "Action: expanded" in reports[0] and "Final-Recipient: rfc822; two@alias.example" in reports[0]
+
+
+def test_a_table_that_is_away_costs_no_mail(relay):
+    """Nothing is accepted for somebody whose aliases are not known; when the table is there again the mail is taken."""
+    with Posthouse(main_of(relay), files=TABLE) as p:
+        with Client(p.port) as c:
+            c.cmd("MAIL FROM:<sender@from.example>")
+            assert c.cmd("RCPT TO:<two@alias.example>").startswith("250")
+            p.write_main(main_of(relay, "fail:away"))
+            p.reload()
+            assert c.cmd("RCPT TO:<same@far.example>").startswith(("250", "451"))
+        with Client(p.port) as c:
+            assert c.mail("sender@from.example", ["x@far.example"]) .startswith("451")
+            p.write_main(main_of(relay))
+            p.reload()
+        with Client(p.port) as c:
+            assert c.mail("sender@from.example", ["same@far.example"]).startswith("250")
+        relay.wait_mails(1)
+    assert relay.mails[0]["rcpts"] == ["RCPT TO:<same@far.example>", "RCPT TO:<copy@far.example> ORCPT=rfc822;same@far.example"]
+
+
+def test_sendmail_and_its_aliases(relay):
+    with Posthouse(main_of(relay), files=TABLE) as p:
+        assert p.run("-f", "me@from.example", "two@alias.example", face="sendmail", stdin="Subject: x\n\nhello\n").returncode == 0
+        relay.wait_mails(1)
+    assert sorted(r.split()[1] for r in relay.mails[0]["rcpts"]) == ["TO:<ann@far.example>", "TO:<bob@far.example>"]
