@@ -326,7 +326,9 @@ static enum virtual_went virtual_look(struct virtual_query *q) {
     const struct params *p = &q->cfg->p;
     struct str name = str_of(virtual_name(q));
     enum match_rc now;
-    if (kset_get(&q->selves, kset_mix_folded(KSET_SEED, name), is_that_text, &name) != NULL) {
+    bool itself =
+        kset_get(&q->selves, kset_mix_folded(KSET_SEED, name), is_that_text, &name) != NULL;
+    if (itself || p->virtual_alias_maps[0] == '\0') {
         q->name++;
         q->rounds = 0;
         return VIRTUAL_ON;

@@ -252,22 +252,29 @@ static enum cmd clean_failed(struct session *s, enum virtual_rc rc) {
     return CMD_DONE;
 }
 
-static void on_virtual(void *arg, const struct virtual_result *r) {
+static void on_clean(void *arg, const struct virtual_result *r) {
     struct session *s = arg;
-    s->tx->aliases = NULL;
+    s->tx->clean = NULL;
     enum cmd rc =
         r->rc == VIRTUAL_OK ? commit(s, &(struct rcpts){r->rcpts, r->n}) : clean_failed(s, r->rc);
     if (rc != CMD_WAIT)
         smtpd_answered(s, rc);
 }
 
-/* The message is as its client gave it: what it stands for is queued. */
+/* The message is as its client gave it. */
 static enum cmd clean(struct session *s) {
     struct transaction *tx = s->tx;
     const struct rcpts to = transaction_rcpts(tx);
-    if (virtual_is_idle(s->cfg, s->p))
+    if (clean_is_idle(s->cfg, s->p))
         return commit(s, &to);
-    tx->aliases = virtual_expand(s->cfg, s->r->lookup, tx->qid, to.v, to.n, NULL, on_virtual, s);
+    const struct clean_ask ask = {.cfg = s->cfg,
+                                  .p = s->p,
+                                  .lookup = s->r->lookup,
+                                  .qid = tx->qid,
+                                  .sender = transaction_sender(tx),
+                                  .rcpts = to.v,
+                                  .n = to.n};
+    tx->clean = clean_begin(&ask, on_clean, s);
     return CMD_WAIT;
 }
 

@@ -89,6 +89,7 @@ void transaction_end(struct session *s) {
     route_cancel(tx->route);
     alias_cancel(tx->alias);
     virtual_cancel(tx->aliases);
+    clean_cancel(tx->clean);
     access_cancel(tx->access);
     lookup_cancel(s->r->lookup, tx->rewrite_asked);
     if (tx->expected)
@@ -420,6 +421,7 @@ enum cmd transaction_mail(struct session *s, struct str args) {
         return tx_say(s, false, "501 5.5.4 Syntax: MAIL FROM:<address>");
     transaction_end(s); /* chunks of BDAT that were refused without one */
     s->tx = transaction_new();
+    s->tx->loses_original = !s->cfg->p.enable_original_recipient;
     if (!mail_parse(s, str_from(args, 5))) {
         transaction_end(s);
         return CMD_DONE;
@@ -482,10 +484,11 @@ static bool rcpt_param(struct session *s, struct rcpt_in *r, struct str key, str
 
 static bool rcpt_is_same(const struct transaction *tx, const struct rcpt_in *a,
                          const struct rcpt_in *b) {
-    return a->key == b->key && a->notify == b->notify &&
-           str_ieq(transaction_rcpt_addr(tx, a), transaction_rcpt_addr(tx, b)) &&
-           str_ieq(str_make(tx->texts.p + a->orcpt_at, a->orcpt_n),
-                   str_make(tx->texts.p + b->orcpt_at, b->orcpt_n));
+    if (a->key != b->key || !str_ieq(transaction_rcpt_addr(tx, a), transaction_rcpt_addr(tx, b)))
+        return false;
+    return tx->loses_original ||
+           (a->notify == b->notify && str_ieq(str_make(tx->texts.p + a->orcpt_at, a->orcpt_n),
+                                              str_make(tx->texts.p + b->orcpt_at, b->orcpt_n)));
 }
 
 static bool rcpt_is_pending(const void *number, const void *transaction) {

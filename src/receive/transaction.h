@@ -7,7 +7,7 @@
 #ifndef PH_RECEIVE_TRANSACTION_H
 #define PH_RECEIVE_TRANSACTION_H
 
-#include "clean/virtual.h"
+#include "clean/clean.h"
 #include "mail/envelope.h"
 #include "receive/access.h"
 #include "receive/session.h"
@@ -34,14 +34,16 @@ struct transaction {
     uint32_t flags;    /* ENV_* that MAIL asks for */
     struct rcpt_in *rcpts;
     size_t n_rcpts, cap_rcpts;
-    struct kset named;             /* recipients by key: the number in rcpts, from 1 */
-    size_t counted_mem;            /* bytes, of the budget of all transactions */
-    size_t n_repeated;             /* recipients that were named again */
-    int64_t n_beyond;              /* refused because there were too many */
-    struct rcpt_in pending;        /* the recipient that is being decided about */
+    struct kset named;      /* recipients by key: the number in rcpts, from 1 */
+    size_t counted_mem;     /* bytes, of the budget of all transactions */
+    bool loses_original;    /* two recipients of one address are one (enable_original_recipient) */
+    size_t n_repeated;      /* recipients that were named again */
+    int64_t n_beyond;       /* refused because there were too many */
+    struct rcpt_in pending; /* the recipient that is being decided about */
     struct route_query *route;     /* the question where it goes, or NULL */
     struct alias_query *alias;     /* the question what it stands for, or NULL */
-    struct virtual_query *aliases; /* likewise, by virtual(5): of the pending one, or of all */
+    struct virtual_query *aliases; /* likewise, by virtual(5): of the pending one */
+    struct clean_query *clean;     /* the question who gets the message, or NULL */
     struct rcpt asked;             /* the pending recipient, while aliases is about it */
     struct rcpt *out;              /* what transaction_rcpts has made */
     bool is_local;                 /* a local transport delivers it */

@@ -136,7 +136,6 @@ CASES = {
     "a content filter": ("content_filter = smtp:[127.0.0.1]:9\n", "content_filter"),
     "a milter": ("smtpd_milters = inet:127.0.0.1:9\n", "smtpd_milters"),
     "header checks": ("header_checks = regexp:{{ {{/^X/ REJECT}} }}\n", "header_checks"),
-    "a copy": ("always_bcc = archive@x.example\n", "always_bcc"),
     "rewriting": ("sender_canonical_maps = static:a@b.example\n", "sender_canonical_maps"),
     "rewriting on the way out": ("smtp_generic_maps = static:a@b.example\n", "smtp_generic_maps"),
     "curves": ("tls_eecdh_auto_curves = X25519\n", "tls_eecdh_auto_curves"),

@@ -1,7 +1,7 @@
 /* The SMTP server's parts: counts of clients, content as it comes in, clients without names. */
 #include "receive_rig.h"
 
-#include "clean/virtual.h"
+#include "clean/clean.h"
 
 /* -- a spool in memory: what is submitted is done when the test says so -- */
 
@@ -428,7 +428,7 @@ void route_cancel(struct route_query *q) {
     (void)q;
 }
 
-bool virtual_is_idle(const struct config *cfg, const struct params *p) {
+bool clean_is_idle(const struct config *cfg, const struct params *p) {
     (void)cfg;
     (void)p;
     return true;
@@ -447,6 +447,18 @@ struct virtual_query *virtual_expand(const struct config *cfg, struct lookup *k,
     (void)arg;
     fail_msg("no test has aliases of virtual(5)");
     return NULL;
+}
+
+struct clean_query *clean_begin(const struct clean_ask *ask, virtual_fn fn, void *arg) {
+    (void)ask;
+    (void)fn;
+    (void)arg;
+    fail_msg("no test has copies or aliases");
+    return NULL;
+}
+
+void clean_cancel(struct clean_query *q) {
+    (void)q;
 }
 
 void virtual_cancel(struct virtual_query *q) {
