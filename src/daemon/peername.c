@@ -79,6 +79,7 @@ static void place_keep(struct peername *p, const struct netaddr *addr, const cha
 static void peername_finish(struct search *s, enum client_naming reverse,
                             enum client_naming verified) {
     const struct client_names found = {reverse, verified,
+                                       reverse == CLIENT_NAME_FOUND ? s->name : NULL,
                                        verified == CLIENT_NAME_FOUND ? s->name : NULL};
     struct dl *n;
     dl_remove(&s->link);
@@ -216,7 +217,7 @@ static void tell_too_many(struct peername *p) {
 void peername_find(struct peername *p, const struct netaddr *addr, client_named_fn done,
                    void *ctx) {
     char ip[INET6_ADDRSTRLEN];
-    struct client_names known = {CLIENT_NAME_FOUND, CLIENT_NAME_FOUND, "localhost"};
+    struct client_names known = {CLIENT_NAME_FOUND, CLIENT_NAME_FOUND, "localhost", "localhost"};
     struct netaddr one;
     netaddr_parse(&one, STR_LIT("127.0.0.1"), 0);
     if (netaddr_same(addr, &one) ||
@@ -226,7 +227,7 @@ void peername_find(struct peername *p, const struct netaddr *addr, client_named_
     }
     const struct place *k = place_of(p, netaddr_text(addr, ip));
     if (k->name != NULL && strcmp(k->addr, ip) == 0 && k->until_ms > p->loop->now_ms) {
-        known.name = k->name;
+        known.name = known.reverse_name = k->name;
         done(ctx, &known);
         return;
     }
@@ -235,7 +236,8 @@ void peername_find(struct peername *p, const struct netaddr *addr, client_named_
     if (is_full)
         tell_too_many(p);
     if (is_full && !searches_make_room(p, addr)) {
-        static const struct client_names failed = {CLIENT_NAME_FAILED, CLIENT_NAME_FAILED, NULL};
+        static const struct client_names failed = {CLIENT_NAME_FAILED, CLIENT_NAME_FAILED, NULL,
+                                                   NULL};
         done(ctx, &failed);
         return;
     }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "receive/access_run.h"
+#include "receive/policyd.h"
 #include "util/log.h"
 #include "util/mem.h"
 
@@ -22,7 +23,11 @@ static void access_over(struct access_run *a, enum verdict v);
 /* A restriction behind warn_if_reject would have refused the mail. */
 static void access_warn(struct access_run *a) {
     struct sbuf b = {0};
-    access_add_head(&a->f, "reject_warning", a->reader.list == LIST_DATA ? "DATA" : "RCPT", &b);
+    access_add_head(&a->f, "reject_warning",
+                    a->reader.list == LIST_END    ? "END-OF-MESSAGE"
+                    : a->reader.list == LIST_DATA ? "DATA"
+                                                  : "RCPT",
+                    &b);
     sbuf_printf(&b, "%u %s;", a->code, a->text.p);
     access_add_facts(&a->f, &b);
     log_info("smtpd", "%s", b.p);
@@ -69,6 +74,8 @@ static enum access_step access_item_step(struct access_run *a, const struct acce
     }
     if (a->word->kind == WORD_CHECK)
         return access_ask_table(a, item->table);
+    if (a->word->kind == WORD_POLICY)
+        return access_ask_policy(a, item->table);
     if (a->word->kind == WORD_PERMIT)
         return STEP_PERMIT;
     return a->word->kind == WORD_SKIP ? STEP_NEXT : a->word->test(a);
@@ -116,6 +123,9 @@ static void access_free(struct access_run *a) {
     keys_clear(&a->keys);
     sbuf_free(&a->text);
     free(a->table);
+    free(a->policy_default);
+    sbuf_free(&a->if_permit.text);
+    sbuf_free(&a->if_reject.text);
     free(a);
 }
 
@@ -126,7 +136,19 @@ static void access_give(struct later *t) {
     access_free(a);
 }
 
+/* What was said for the case that the mail is permitted, or refused (access(5)). */
+static void access_turn(struct access_run *a, enum verdict *v) {
+    const struct access_later *later = *v == VERDICT_ALLOW ? &a->if_permit : &a->if_reject;
+    if (later->code == 0 || (*v == VERDICT_REJECT && a->code < 500))
+        return;
+    *v = VERDICT_REJECT;
+    a->code = later->code;
+    sbuf_reset(&a->text);
+    sbuf_add_str(&a->text, sbuf_str(&later->text));
+}
+
 static void access_over(struct access_run *a, enum verdict v) {
+    access_turn(a, &v);
     a->verdict = v;
     a->answer.run = access_give;
     loop_later(a->f.loop, &a->answer);
@@ -136,6 +158,7 @@ void access_cancel(struct access_run *a) {
     if (a == NULL)
         return;
     lookup_cancel(a->f.lookup, a->tag);
+    policyd_cancel(a->policy);
     loop_never(&a->answer);
     access_free(a);
 }
@@ -147,7 +170,9 @@ struct access_run *access_begin(const struct access_facts *f, enum access_stage 
     a->fn = fn;
     a->arg = arg;
     a->resume = access_resume;
-    access_open_list(a, stage == ACCESS_DATA ? LIST_DATA : LIST_CLIENT);
+    access_open_list(a, stage == ACCESS_END    ? LIST_END
+                        : stage == ACCESS_DATA ? LIST_DATA
+                                               : LIST_CLIENT);
     access_go(a);
     return a;
 }

@@ -7,6 +7,8 @@
 #ifndef PH_RECEIVE_ACCESS_H
 #define PH_RECEIVE_ACCESS_H
 
+#include <openssl/ssl.h>
+
 #include "config/config.h"
 #include "mail/mailerr.h"
 #include "maps/query.h"
@@ -19,7 +21,8 @@ enum verdict { VERDICT_UNSET, VERDICT_ALLOW, VERDICT_REJECT };
 enum access_stage {
     ACCESS_RCPT, /* smtpd_client_, helo_, sender_, relay_ and recipient_restrictions, in this order
                   */
-    ACCESS_DATA  /* smtpd_data_restrictions */
+    ACCESS_DATA, /* smtpd_data_restrictions */
+    ACCESS_END   /* smtpd_end_of_data_restrictions */
 };
 
 /* A recipient that there is not: its transport says error: or retry:. */
@@ -46,9 +49,15 @@ struct access_facts {
     struct str rcpt; /* the one to decide about; at ACCESS_DATA the only one, or empty */
     /* Both as the client said them, without the domain that they are completed with. */
     struct str sender_said, rcpt_said;
-    size_t n_rcpts;                  /* accepted so far */
-    enum route_class address_class;  /* of rcpt */
-    enum match_rc aliased;           /* does virtual(5) have rcpt? */
+    size_t n_rcpts;                 /* accepted so far */
+    enum route_class address_class; /* of rcpt */
+    struct policies *policies;      /* of the loop */
+    int fd;                         /* of the connection */
+    SSL *ssl;                       /* NULL: no TLS */
+    const char *instance;           /* of the transaction; NULL: there is none */
+    uint64_t size;                  /* of the message, as far as it is known */
+    struct sbuf *prepend;           /* lines that go before the message; NULL: none can, any more */
+    enum match_rc aliased;          /* does virtual(5) have rcpt? */
     const struct unlisted *unlisted; /* rcpt; NULL: nothing says that there is none */
 };
 

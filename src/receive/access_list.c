@@ -12,22 +12,29 @@
 /* -- the words of a list -- */
 
 static const char *const list_names[LISTS] = {
-    "smtpd_client_restrictions", "smtpd_helo_restrictions",      "smtpd_sender_restrictions",
-    "smtpd_relay_restrictions",  "smtpd_recipient_restrictions", "smtpd_data_restrictions"};
+    "smtpd_client_restrictions",     "smtpd_helo_restrictions",      "smtpd_sender_restrictions",
+    "smtpd_relay_restrictions",      "smtpd_recipient_restrictions", "smtpd_data_restrictions",
+    "smtpd_end_of_data_restrictions"};
 
 struct access_reader access_list_open(const struct params *p, enum list list) {
-    const char *const values[LISTS] = {p->smtpd_client_restrictions,    p->smtpd_helo_restrictions,
-                                       p->smtpd_sender_restrictions,    p->smtpd_relay_restrictions,
-                                       p->smtpd_recipient_restrictions, p->smtpd_data_restrictions};
+    const char *const values[LISTS] = {
+        p->smtpd_client_restrictions,     p->smtpd_helo_restrictions,
+        p->smtpd_sender_restrictions,     p->smtpd_relay_restrictions,
+        p->smtpd_recipient_restrictions,  p->smtpd_data_restrictions,
+        p->smtpd_end_of_data_restrictions};
     return (struct access_reader){list, str_of(values[list])};
 }
 
 /* The restriction that a table without one stands for in the list, as in Postfix; NULL: it must
  * have one there. */
 static const struct access_word *bare_table_word(enum list list) {
-    static const char *const bare[LISTS] = {"check_client_access",    "check_helo_access",
-                                            "check_sender_access",    "check_recipient_access",
-                                            "check_recipient_access", NULL};
+    static const char *const bare[LISTS] = {"check_client_access",
+                                            "check_helo_access",
+                                            "check_sender_access",
+                                            "check_recipient_access",
+                                            "check_recipient_access",
+                                            NULL,
+                                            NULL};
     return bare[list] == NULL ? NULL : access_word_find(str_of(bare[list]));
 }
 
@@ -48,6 +55,8 @@ bool access_item_next(struct access_reader *r, struct access_item *item) {
     if (item->word == NULL && map_looks_like(item->text)) {
         item->word = bare_table_word(r->list);
         item->table = item->text;
+    } else if (item->word != NULL && item->word->kind == WORD_POLICY) {
+        item->has_no_table = !list_word(r, &item->table);
     } else if (item->word != NULL ? item->word->kind == WORD_CHECK
                                   : unread != NULL && unread->argument) {
         item->has_no_table = !list_word(r, &item->table) || !map_looks_like(item->table);
@@ -106,6 +115,12 @@ static void check_list(const struct service *svc, enum list list, enum diag_leve
             diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: %s needs a table: mail that comes to it is refused, 451 4.3.5",
                      svc->name, list_names[list], item.word->name);
+        else if (item.word->kind == WORD_POLICY && access_policy_bad(item.table) != NULL)
+            diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+                     "%s: %s: check_policy_service %.*s: %s: mail that comes to it is refused, "
+                     "451 4.3.5",
+                     svc->name, list_names[list], STR_FMT(item.table),
+                     access_policy_bad(item.table));
     }
 }
 

@@ -39,22 +39,32 @@ enum access_step access_reject_text(struct access_run *a, unsigned code, const c
 }
 
 /* " <client.example[192.0.2.1]>: ": what the list that is evaluated is about. */
-static void access_list_subject(struct access_run *a) {
-    sbuf_add_c(&a->text, " <");
+static void access_list_subject(struct access_run *a, struct sbuf *out) {
+    sbuf_add_c(out, " <");
     if (a->reader.list == LIST_DATA)
-        sbuf_add_c(&a->text, "DATA");
+        sbuf_add_c(out, "DATA");
+    else if (a->reader.list == LIST_END)
+        sbuf_add_c(out, "END-OF-MESSAGE");
     else if (a->reader.list == LIST_CLIENT)
-        client_text(a->f.client, &a->text);
+        client_text(a->f.client, out);
     else if (a->reader.list == LIST_HELO)
-        sbuf_add_c(&a->text, a->f.helo);
+        sbuf_add_c(out, a->f.helo);
     else
-        addr_external(&a->text, a->reader.list == LIST_SENDER ? a->f.sender : a->f.rcpt);
-    sbuf_add_c(&a->text, ">: ");
+        addr_external(out, a->reader.list == LIST_SENDER ? a->f.sender : a->f.rcpt);
+    sbuf_add_c(out, ">: ");
+}
+
+void access_add_subject(struct access_run *a, struct sbuf *out) {
+    static const char *const subjects[LISTS] = {
+        "Client host",       "Helo command", "Sender address", "Recipient address",
+        "Recipient address", "Data command", "End-of-data"};
+    access_list_subject(a, out);
+    sbuf_printf(out, "%s rejected: ", subjects[a->reader.list]);
 }
 
 enum access_step access_unknown(struct access_run *a) {
     access_code(a, 451, "4.3.0");
-    access_list_subject(a);
+    access_list_subject(a, &a->text);
     sbuf_add_c(&a->text, "Temporary lookup failure");
     return STEP_FAIL;
 }
@@ -72,12 +82,9 @@ enum access_step access_no_fingerprint(struct access_run *a) {
 
 enum access_step access_list_refuses(struct access_run *a, int64_t code, const char *dsn,
                                      const char *why) {
-    static const char *const subjects[LISTS] = {"Client host",       "Helo command",
-                                                "Sender address",    "Recipient address",
-                                                "Recipient address", "Data command"};
     access_code(a, code, dsn);
-    access_list_subject(a);
-    sbuf_printf(&a->text, "%s rejected: %s", subjects[a->reader.list], why);
+    access_add_subject(a, &a->text);
+    sbuf_add_c(&a->text, why);
     return STEP_REJECT;
 }
 

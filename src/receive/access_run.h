@@ -12,7 +12,16 @@
 #include "route/keys.h"
 
 /* The lists in the order in which they are evaluated: those before LIST_DATA at RCPT. */
-enum list { LIST_CLIENT, LIST_HELO, LIST_SENDER, LIST_RELAY, LIST_RECIPIENT, LIST_DATA, LISTS };
+enum list {
+    LIST_CLIENT,
+    LIST_HELO,
+    LIST_SENDER,
+    LIST_RELAY,
+    LIST_RECIPIENT,
+    LIST_DATA,
+    LIST_END,
+    LISTS
+};
 
 /* A list that is read, at a start where it is checked and for a client where it is evaluated. */
 struct access_reader {
@@ -41,6 +50,12 @@ enum access_step {
     STEP_WAIT      /* the lookup process has been asked */
 };
 
+/* A reply that puts the mail off, kept for the end of all lists; code 0: none. */
+struct access_later {
+    unsigned code;
+    struct sbuf text;
+};
+
 /* A run is either in access_go, or waits for tag, or waits for the loop to give its answer. */
 struct access_run {
     struct access_facts f;
@@ -57,12 +72,24 @@ struct access_run {
     const struct access_word *word; /* the one that is tested */
     bool warns;                     /* warn_if_reject stands before it */
     bool listed;                    /* whether there is such a recipient was asked */
+    struct policy_call *policy;     /* the question to a policy service, or NULL */
+    char *policy_default;           /* what counts where that does not answer; owned */
+    struct access_later if_permit;  /* said unless the mail is refused */
+    struct access_later if_reject;  /* said in place of a refusal for good */
     uint32_t tag;                   /* the question to the lookup process; 0: none */
     char *table;                    /* of the check_*_access that is being asked */
     struct keys keys;               /* that it is asked for */
 };
 
-enum word_kind { WORD_PERMIT, WORD_REJECT, WORD_TEST, WORD_CHECK, WORD_WARN, WORD_SKIP };
+enum word_kind {
+    WORD_PERMIT,
+    WORD_REJECT,
+    WORD_TEST,
+    WORD_CHECK,
+    WORD_POLICY,
+    WORD_WARN,
+    WORD_SKIP
+};
 
 typedef enum access_step (*access_test)(struct access_run *a);
 
@@ -89,6 +116,8 @@ enum access_step access_list_refuses(struct access_run *a, int64_t code, const c
                                      const char *why);
 /* The three refuse for now, whatever stands before the word.  What the word asks is not known: */
 enum access_step access_unknown(struct access_run *a);
+/* Appends " <client.example[192.0.2.1]>: Client host rejected: ", as the list has it. */
+void access_add_subject(struct access_run *a, struct sbuf *out);
 /* the configuration is wrong: */
 enum access_step access_misconfigured(struct access_run *a);
 /* smtpd_tls_fingerprint_digest is, which is logged. */
@@ -111,6 +140,20 @@ enum access_step access_keys_sender(struct access_run *a);
 enum access_step access_keys_recipient(struct access_run *a);
 enum access_step access_keys_login(struct access_run *a);
 enum access_step access_keys_ccert(struct access_run *a);
+
+/* An enhanced status code at the start of text, or the default. */
+struct str access_take_dsn(struct str *text, const char *def);
+
+/* 5.1.x says what is wrong with a recipient, or with a sender (RFC 3463 section 3.2): it is made to
+ * fit what is refused, as Postfix makes it. */
+void access_fit_dsn(char *dsn, bool sender, bool recipient);
+
+/* -- access_policy.c -- */
+
+/* Asks the policy service of that word, "inet:host:port" or "{ inet:host:port, name=value }". */
+enum access_step access_ask_policy(struct access_run *a, struct str server);
+/* What is wrong with the word; NULL: nothing. */
+const char *access_policy_bad(struct str server);
 
 /* -- access_words.c -- */
 

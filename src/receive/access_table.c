@@ -113,8 +113,7 @@ static void add_subject(struct access_run *a, struct sbuf *b) {
     }
 }
 
-/* An enhanced status code at the start of text, or the default. */
-static struct str take_dsn(struct str *text, const char *def) {
+struct str access_take_dsn(struct str *text, const char *def) {
     struct str dsn = str_make(text->p, dsn_length(*text));
     if (dsn.n == 0 || (dsn.p[0] != '2' && dsn.p[0] != '4' && dsn.p[0] != '5'))
         return str_of(def);
@@ -122,24 +121,22 @@ static struct str take_dsn(struct str *text, const char *def) {
     return dsn;
 }
 
-/* 5.1.x says what is wrong with a recipient, or with a sender (RFC 3463 section 3.2): it is made to
- * fit what is refused, as Postfix makes it. */
-static void dsn_fit(access_test keys, char *dsn) {
+void access_fit_dsn(char *dsn, bool sender, bool recipient) {
     static const char senders[] = "078770778", recipients[] = "012345632";
-    const char *details = keys == access_keys_sender ? senders : recipients;
-    bool is_address = keys == access_keys_sender || keys == access_keys_recipient;
+    const char *details = sender ? senders : recipients;
     if (strncmp(dsn + 1, ".1.", 3) != 0)
         return;
     char detail = dsn[5] == '\0' && dsn[4] < '9' ? details[dsn[4] - '0'] : '0';
-    dsn[2] = is_address ? '1' : '0';
-    dsn[4] = is_address ? detail : '0';
+    dsn[2] = sender || recipient ? '1' : '0';
+    dsn[4] = sender || recipient ? detail : '0';
     dsn[5] = '\0';
 }
 
 /* "REJECT text", "DEFER text", "550 5.7.1 text". */
 static enum access_step action_refuses(struct access_run *a, int64_t code, struct str text) {
-    char *dsn = str_dup(take_dsn(&text, "5.7.1"));
-    dsn_fit(a->word->test, dsn);
+    char *dsn = str_dup(access_take_dsn(&text, "5.7.1"));
+    access_fit_dsn(dsn, a->word->test == access_keys_sender,
+                   a->word->test == access_keys_recipient);
     access_code(a, code, dsn);
     free(dsn);
     sbuf_add_ch(&a->text, ' ');

@@ -405,6 +405,7 @@ static const struct access_word words[] = {
     {"warn_if_reject", WORD_WARN, NULL},
     {"reject_unauth_pipelining", WORD_SKIP, NULL}, /* the session sees to it */
     {"reject_unlisted_recipient", WORD_TEST, access_listed},
+    {"check_policy_service", WORD_POLICY, NULL},
     {"check_client_access", WORD_CHECK, access_keys_client},
     {"check_helo_access", WORD_CHECK, access_keys_helo},
     {"check_sender_access", WORD_CHECK, access_keys_sender},

@@ -60,6 +60,7 @@ enum bare_newline bare_newline_of(const char *word) {
 }
 
 void client_clear(struct client *c) {
+    free(c->reverse_name);
     free(c->name);
     c->name = NULL;
 }

@@ -31,6 +31,7 @@ enum client_naming {
 struct client_names {
     enum client_naming reverse;  /* of the name that the address has */
     enum client_naming verified; /* of that name's way back to the address */
+    const char *reverse_name;    /* NULL unless reverse is CLIENT_NAME_FOUND */
     const char *name;            /* NULL unless verified is CLIENT_NAME_FOUND */
 };
 
@@ -39,6 +40,7 @@ typedef void (*client_named_fn)(void *ctx, const struct client_names *found);
 struct client {
     struct netaddr peer;
     char addr[INET6_ADDRSTRLEN]; /* the same as text; 127.0.0.1 for a local client */
+    char *reverse_name;          /* that its address has, verified or not; NULL: none */
     char *name;                  /* verified host name, or NULL: none is known */
     enum client_naming reverse;  /* UNSET, and so is verified: no search was made */
     enum client_naming verified;

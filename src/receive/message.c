@@ -323,6 +323,32 @@ static enum cmd content_refuse_bare(struct session *s, const char *stage) {
     return last ? CMD_CLOSE : CMD_DONE;
 }
 
+/* Asks smtpd_end_of_data_restrictions, if there are any; CMD_DONE: there are none. */
+static enum cmd ask_at_end(struct session *s, access_fn fn) {
+    struct transaction *tx = s->tx;
+    if (s->p->smtpd_end_of_data_restrictions[0] == '\0' || s->client.local)
+        return CMD_DONE;
+    bool alone = tx->n_rcpts + tx->n_repeated == 1;
+    struct access_facts f = transaction_facts(s, alone ? &tx->rcpts[0] : NULL);
+    tx->access = access_begin(&f, ACCESS_END, fn, s);
+    return CMD_WAIT;
+}
+
+static void on_end_access(void *arg, enum verdict v, unsigned code, const char *text) {
+    struct session *s = arg;
+    enum cmd rc;
+    s->tx->access = NULL;
+    if (v == VERDICT_REJECT) {
+        rc = transaction_refuse(s, "END-OF-MESSAGE", code, text);
+        transaction_end(s);
+    } else {
+        log_message_id(s);
+        rc = clean(s);
+    }
+    if (rc != CMD_WAIT)
+        smtpd_answered(s, rc);
+}
+
 /* The content is complete, or what is left of a refused one was read. */
 static enum cmd message_end(struct session *s) {
     s->came_bare = s->came_bare || s->intake->in.has_bare;
@@ -335,6 +361,8 @@ static enum cmd message_end(struct session *s) {
         transaction_end(s);
         return CMD_DONE;
     }
+    if (ask_at_end(s, on_end_access) == CMD_WAIT)
+        return CMD_WAIT;
     log_message_id(s);
     return clean(s);
 }
@@ -405,6 +433,7 @@ static void intake_start(struct session *s, enum intake_kind kind) {
     s->intake->in.bare_ends = s->client.bare == BARE_TAKEN;
     if (kind == INTAKE_REFUSED)
         return;
+    sbuf_add_str(&received, sbuf_str(&s->tx->prepend));
     add_received(s, &received);
     intake_begin(s->intake, &received);
 }

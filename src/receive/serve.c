@@ -545,6 +545,8 @@ static void name_came(void *ctx, const struct client_names *found) {
     s->client.verified = found->verified;
     if (found->name != NULL)
         s->client.name = mem_strdup(found->name);
+    if (found->reverse_name != NULL)
+        s->client.reverse_name = mem_strdup(found->reverse_name);
     serve_ask_lists(s);
 }
 
@@ -637,7 +639,7 @@ void serve_client(struct receive *r, int fd, const struct netaddr *peer, const s
     }
     struct name_query *q = s->naming = MEM_NEW(struct name_query);
     q->s = s;
-    static const struct client_names unknown = {CLIENT_NAME_UNSET, CLIENT_NAME_UNSET, NULL};
+    static const struct client_names unknown = {CLIENT_NAME_UNSET, CLIENT_NAME_UNSET, NULL, NULL};
     if (!s->p->smtpd_peername_lookup || is_refused_unnamed(s))
         name_came(q, &unknown);
     else

@@ -48,8 +48,9 @@ struct receive {
     struct dl listeners;
     struct dl sessions;
     size_t n_sessions;
-    struct certificates tls; /* of new sessions */
-    struct dl auth_servers;  /* Dovecot's sockets that services ask (auth.c) */
+    struct certificates tls;   /* of new sessions */
+    struct policies *policies; /* connections to policy services */
+    struct dl auth_servers;    /* Dovecot's sockets that services ask (auth.c) */
     int fd_max; /* clients above it are refused: the rest is for the spool and deliveries */
     /* When the log was last told, on the loop's clock (smtpd_may_warn): */
     int64_t full_ms;    /* that there are no more descriptors for clients */

@@ -3,8 +3,11 @@
  */
 #include "receive/transaction.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mail/address.h"
 #include "mail/held.h"
@@ -97,6 +100,7 @@ void transaction_end(struct session *s) {
     sbuf_free(&tx->texts);
     sbuf_free(&tx->envid);
     sbuf_free(&tx->auth);
+    sbuf_free(&tx->prepend);
     mailerr_free(&tx->unlisted.why);
     mailerr_free(&tx->first.why);
     kset_free(&tx->named);
@@ -110,6 +114,9 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
     const struct transaction *tx = s->tx;
     struct access_facts f = {.loop = s->r->loop,
                              .lookup = s->r->lookup,
+                             .policies = s->r->policies,
+                             .fd = conn_fd(s->conn),
+                             .ssl = s->tls_on ? conn_ssl(s->conn) : NULL,
                              .cfg = s->cfg,
                              .p = s->p,
                              .client = &s->client,
@@ -122,6 +129,9 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
     if (tx == NULL)
         return f;
     f.qid = tx->qid;
+    f.instance = tx->instance;
+    f.size = s->intake != NULL ? s->intake->size : tx->said_size;
+    f.prepend = s->intake != NULL ? NULL : &s->tx->prepend;
     f.sasl_sender = sbuf_str(&tx->auth);
     f.sender = transaction_sender(tx);
     f.rcpt = r == NULL ? STR_NONE : transaction_rcpt_addr(tx, r);
@@ -196,6 +206,7 @@ static bool mail_size(struct session *s, struct str value) {
         transaction_reject(s, "MAIL", "552 5.3.4 Message size exceeds fixed limit");
         return false;
     }
+    s->tx->said_size = size;
     return true;
 }
 
@@ -391,6 +402,16 @@ static enum cmd bad_address(struct session *s, enum addr_rc rc, const char *synt
                                   : syntax);
 }
 
+/* Names the transaction for policy services: each message has a name of its own. */
+static void transaction_name(struct transaction *tx) {
+    static _Atomic uint64_t number;
+    uint64_t n = atomic_fetch_add_explicit(&number, 1, memory_order_relaxed);
+    int64_t now = clock_wall_us();
+    snprintf(tx->instance, sizeof tx->instance, "%x.%llx.%llx.%llx", (unsigned)getpid(),
+             (unsigned long long)(now / 1000000), (unsigned long long)(now % 1000000),
+             (unsigned long long)n);
+}
+
 /* Reads the address and the parameters into the transaction; false if it was refused. */
 static bool mail_parse(struct session *s, struct str args) {
     struct transaction *tx = s->tx;
@@ -422,6 +443,7 @@ enum cmd transaction_mail(struct session *s, struct str args) {
     transaction_end(s); /* chunks of BDAT that were refused without one */
     s->tx = transaction_new();
     s->tx->loses_original = !s->cfg->p.enable_original_recipient;
+    transaction_name(s->tx);
     if (!mail_parse(s, str_from(args, 5))) {
         transaction_end(s);
         return CMD_DONE;

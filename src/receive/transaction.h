@@ -52,6 +52,9 @@ struct transaction {
     struct unlisted unlisted;      /* the pending recipient */
     struct unlisted first;         /* the first one of rcpts */
     struct access_run *access;     /* the question whether it may, or NULL */
+    char instance[64];             /* its name for policy services */
+    uint64_t said_size;            /* SIZE= of MAIL; 0: none was said */
+    struct sbuf prepend;           /* lines that policy services put before the message */
     uint64_t id;                   /* of the queue file; 0: no recipient yet */
     char qid[QID_MAX];             /* "": likewise */
     int64_t arrival_us;            /* of MAIL, since 1970 */

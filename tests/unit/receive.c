@@ -534,8 +534,8 @@ static void test_clients_without_names(void **state) {
     }
     assert_int_equal(n_named, 2);
     assert_int_equal(receive_sessions(r), 2);
-    named(named_ctx[0],
-          &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_FOUND, "mx.far.example"});
+    named(named_ctx[0], &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_FOUND,
+                                               "mx.far.example", "mx.far.example"});
     turn();
     assert_hears(one, "220 mta.example ESMTP Posthouse\r\n");
     receive_stop(r);
@@ -543,7 +543,7 @@ static void test_clients_without_names(void **state) {
     assert_hears(one, SHUTTING);
     assert_hears(two, SHUTTING);
     assert_int_equal(receive_sessions(r), 0);
-    named(named_ctx[1], &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_NONE, NULL});
+    named(named_ctx[1], &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_NONE, NULL, NULL});
     turn();
     close(one);
     close(two);
@@ -632,7 +632,8 @@ static void test_listeners_refuse(void **state) {
     receive_stop(r);
     turn();
     for (; before < n_named; before++)
-        named(named_ctx[before], &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_NONE, NULL});
+        named(named_ctx[before],
+              &(struct client_names){CLIENT_NAME_FOUND, CLIENT_NAME_NONE, NULL, NULL});
     turn();
     assert_int_equal(receive_sessions(r), 0);
     config_unref(cfg);

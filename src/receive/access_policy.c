@@ -1,0 +1,280 @@
+/*
+ * receive/access_policy.c - check_policy_service: what a service is asked, and what its answer does
+ *
+ * The loop's thread.  The attributes are those of Postfix 3.7, in its order (SMTPD_POLICY_README).
+ * A service that does not answer has smtpd_policy_service_default_action counted for its own, which
+ * puts the mail off unless it says something else.
+ */
+#include "receive/access_run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "receive/policyd.h"
+#include "util/log.h"
+
+/* What stands beside the server between braces: its settings. */
+struct policy_word {
+    struct policy_how how;
+    struct str action;  /* default_action */
+    struct str context; /* policy_context */
+    const char *bad;    /* NULL: nothing is wrong with it */
+};
+
+static struct str word_unbraced(struct str word) {
+    word = str_trim(word);
+    if (word.n >= 2 && word.p[0] == '{' && word.p[word.n - 1] == '}')
+        word = str_trim(str_make(word.p + 1, word.n - 2));
+    return word;
+}
+
+/* "1000s", "3h"; without a unit: seconds. */
+static const char *take_time(struct str value, int64_t *seconds) {
+    return config_time(value, 's', seconds) ? NULL : "a time is none";
+}
+
+static const char *take_count(struct str value, int64_t *count) {
+    uint64_t n;
+    if (!str_u64(value, &n) || n > 1000000)
+        return "a number is none";
+    *count = (int64_t)n;
+    return NULL;
+}
+
+static const char *take_setting(struct policy_word *w, struct str name, struct str value) {
+    const struct {
+        const char *name;
+        int64_t *at;
+        bool time;
+    } numbers[] = {{"timeout", &w->how.timeout_s, true},
+                   {"max_idle", &w->how.max_idle_s, true},
+                   {"max_ttl", &w->how.max_ttl_s, true},
+                   {"retry_delay", &w->how.retry_delay_s, true},
+                   {"request_limit", &w->how.request_limit, false},
+                   {"try_limit", &w->how.try_limit, false}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (str_eq_c(name, numbers[i].name))
+            return numbers[i].time ? take_time(value, numbers[i].at)
+                                   : take_count(value, numbers[i].at);
+    if (str_eq_c(name, "default_action"))
+        w->action = value;
+    else if (str_eq_c(name, "policy_context"))
+        w->context = value;
+    else
+        return "it has a setting that there is not";
+    return NULL;
+}
+
+/* p NULL: its own settings are left as they are. */
+static void word_parse(struct policy_word *w, const struct params *p, struct str word) {
+    struct str rest = word_unbraced(word), one;
+    *w = (struct policy_word){.bad = NULL};
+    if (p != NULL) {
+        w->how = (struct policy_how){.timeout_s = p->smtpd_policy_service_timeout,
+                                     .max_idle_s = p->smtpd_policy_service_max_idle,
+                                     .max_ttl_s = p->smtpd_policy_service_max_ttl,
+                                     .request_limit = p->smtpd_policy_service_request_limit,
+                                     .try_limit = p->smtpd_policy_service_try_limit,
+                                     .retry_delay_s = p->smtpd_policy_service_retry_delay};
+        w->action = str_of(p->smtpd_policy_service_default_action);
+        w->context = str_of(p->smtpd_policy_service_policy_context);
+    }
+    if (!str_split_braces(&rest, ", \t\r\n", &w->how.where)) {
+        w->bad = "no service is named";
+        return;
+    }
+    w->bad = policyd_where_bad(w->how.where);
+    while (w->bad == NULL && str_split_braces(&rest, ", \t\r\n", &one)) {
+        struct str setting = word_unbraced(one);
+        ptrdiff_t eq = str_chr(setting, '=');
+        w->bad = eq < 0 ? "a setting has no value"
+                        : take_setting(w, str_trim(str_make(setting.p, (size_t)eq)),
+                                       str_trim(str_from(setting, (size_t)eq + 1)));
+    }
+}
+
+const char *access_policy_bad(struct str server) {
+    struct policy_word w;
+    word_parse(&w, NULL, server);
+    return w.bad;
+}
+
+/* -- the request -- */
+
+static void put_text(struct sbuf *b, const char *name, const char *value) {
+    sbuf_printf(b, "%s=", name);
+    sbuf_add_safe(b, str_of(value == NULL ? "" : value));
+    sbuf_add_ch(b, '\n');
+}
+
+static void put_str(struct sbuf *b, const char *name, struct str value) {
+    sbuf_printf(b, "%s=", name);
+    sbuf_add_safe(b, value);
+    sbuf_add_ch(b, '\n');
+}
+
+static void put_number(struct sbuf *b, const char *name, uint64_t value) {
+    sbuf_printf(b, "%s=%llu\n", name, (unsigned long long)value);
+}
+
+/* The end of the connection that is here. */
+static void put_server(struct sbuf *b, const struct access_facts *f) {
+    char ip[INET6_ADDRSTRLEN] = "";
+    struct netaddr a = {0};
+    socklen_t n = sizeof a.u;
+    bool known = f->fd >= 0 && !f->client->local && getsockname(f->fd, &a.u.sa, &n) == 0;
+    if (known)
+        netaddr_unmap(&a);
+    put_text(b, "server_address", known ? netaddr_text(&a, ip) : "");
+    put_number(b, "server_port", known ? netaddr_port(&a) : 0);
+}
+
+static void put_client(struct sbuf *b, const struct access_facts *f) {
+    const struct client *c = f->client;
+    put_text(b, "protocol_name", f->esmtp ? "ESMTP" : "SMTP");
+    put_text(b, "client_address", c->addr);
+    put_text(b, "client_name", client_name(c));
+    put_number(b, "client_port", c->local ? 0 : netaddr_port(&c->peer));
+    put_text(b, "reverse_client_name", c->reverse_name != NULL ? c->reverse_name : "unknown");
+    put_server(b, f);
+    put_text(b, "helo_name", f->helo);
+}
+
+static void put_certificate(struct sbuf *b, const struct access_facts *f) {
+    const struct clientcert *c = f->cert != NULL && f->cert->trusted ? f->cert : NULL;
+    put_text(b, "ccert_subject", c == NULL ? "" : c->name);
+    put_text(b, "ccert_issuer", c == NULL ? "" : c->issuer);
+    put_text(b, "ccert_fingerprint", f->cert == NULL ? "" : f->cert->print);
+    put_text(b, "ccert_pubkey_fingerprint", f->cert == NULL ? "" : f->cert->key_print);
+}
+
+static void put_tls(struct sbuf *b, const struct access_facts *f) {
+    const SSL_CIPHER *cipher = f->ssl == NULL ? NULL : SSL_get_current_cipher(f->ssl);
+    put_text(b, "encryption_protocol", f->ssl == NULL ? "" : SSL_get_version(f->ssl));
+    put_text(b, "encryption_cipher", cipher == NULL ? "" : SSL_CIPHER_get_name(cipher));
+    put_number(b, "encryption_keysize",
+               cipher == NULL ? 0 : (uint64_t)SSL_CIPHER_get_bits(cipher, NULL));
+}
+
+static void add_request(const struct access_run *a, struct str context, struct sbuf *b) {
+    const struct access_facts *f = &a->f;
+    bool content = a->reader.list >= LIST_DATA;
+    put_text(b, "request", "smtpd_access_policy");
+    put_text(b, "protocol_state",
+             a->reader.list == LIST_END    ? "END-OF-MESSAGE"
+             : a->reader.list == LIST_DATA ? "DATA"
+                                           : "RCPT");
+    put_client(b, f);
+    put_str(b, "sender", f->sender);
+    put_str(b, "recipient", f->rcpt);
+    put_number(b, "recipient_count", content ? f->n_rcpts : 0);
+    put_text(b, "queue_id", f->qid);
+    put_text(b, "instance", f->instance);
+    put_number(b, "size", f->size);
+    put_text(b, "etrn_domain", "");
+    put_text(b, "stress", "");
+    put_text(b, "sasl_method", f->sasl_method);
+    put_text(b, "sasl_username", f->sasl_user);
+    put_str(b, "sasl_sender", f->sasl_sender);
+    put_certificate(b, f);
+    put_tls(b, f);
+    put_str(b, "policy_context", context);
+    sbuf_add_ch(b, '\n');
+}
+
+/* -- the answer -- */
+
+/* "code dsn <a@x>: Recipient address rejected: text". */
+static void add_refusal(struct access_run *a, int64_t code, struct str text, struct sbuf *out) {
+    enum list list = a->reader.list;
+    char *dsn = str_dup(access_take_dsn(&text, "5.7.1"));
+    access_fit_dsn(dsn, list == LIST_SENDER, list == LIST_RELAY || list == LIST_RECIPIENT);
+    sbuf_printf(out, "%c%s", code < 500 ? '4' : '5', dsn + 1);
+    free(dsn);
+    access_add_subject(a, out);
+    sbuf_add_safe(out, text.n > 0 ? text : STR_LIT("Access denied"));
+}
+
+static enum access_step answer_refuses(struct access_run *a, int64_t code, struct str text) {
+    a->code = (unsigned)code;
+    add_refusal(a, code, text, &a->text);
+    return STEP_REJECT;
+}
+
+/* DEFER_IF_PERMIT, DEFER_IF_REJECT: the first of each counts, as with Postfix. */
+static enum access_step answer_defers(struct access_run *a, struct access_later *later,
+                                      struct str text) {
+    int64_t code = a->f.p->access_map_defer_code;
+    if (a->warns)
+        return answer_refuses(a, code, text);
+    if (later->code == 0) {
+        later->code = (unsigned)code;
+        add_refusal(a, code, text.n > 0 ? text : STR_LIT("4.7.1 Service unavailable"),
+                    &later->text);
+    }
+    return STEP_NEXT;
+}
+
+static enum access_step answer_prepends(struct access_run *a, struct str text) {
+    ptrdiff_t colon = str_chr(text, ':');
+    if (a->reader.list == LIST_END) { /* as with Postfix: the content has its head by then */
+        log_warn("smtpd", "policy service: PREPEND is too late at END-OF-MESSAGE");
+        return STEP_NEXT;
+    }
+    if (a->f.prepend == NULL || colon <= 0) {
+        log_warn("smtpd", "policy service: PREPEND of \"%.*s\" cannot be done here", STR_FMT(text));
+        return access_misconfigured(a);
+    }
+    sbuf_add_safe(a->f.prepend, text);
+    sbuf_add_c(a->f.prepend, "\r\n");
+    return STEP_NEXT;
+}
+
+static enum access_step answer_step(struct access_run *a, struct str action) {
+    struct str text = action, word = STR_NONE;
+    uint64_t code = 0;
+    str_split(&text, " \t", &word);
+    text = str_trim(text);
+    bool number = str_u64(word, &code);
+    if (str_ieq_c(word, "DUNNO"))
+        return STEP_NEXT;
+    if (str_ieq_c(word, "OK") || str_ieq_c(word, "permit") || (number && text.n == 0))
+        return STEP_PERMIT;
+    if (str_ieq_c(word, "REJECT"))
+        return answer_refuses(a, a->f.p->access_map_reject_code, text);
+    if (str_ieq_c(word, "DEFER"))
+        return answer_refuses(a, a->f.p->access_map_defer_code, text);
+    if (number && word.n == 3 && (word.p[0] == '4' || word.p[0] == '5'))
+        return answer_refuses(a, (int64_t)code, text);
+    if (str_ieq_c(word, "DEFER_IF_PERMIT"))
+        return answer_defers(a, &a->if_permit, text);
+    if (str_ieq_c(word, "DEFER_IF_REJECT"))
+        return answer_defers(a, &a->if_reject, text);
+    if (str_ieq_c(word, "PREPEND"))
+        return answer_prepends(a, text);
+    log_warn("smtpd", "policy service: \"%.*s\" is an action that Posthouse does not have",
+             STR_FMT(action));
+    return access_misconfigured(a);
+}
+
+static void on_policy(void *arg, struct str action) {
+    struct access_run *a = arg;
+    a->policy = NULL;
+    a->resume(a, answer_step(a, action.p != NULL ? action : str_of(a->policy_default)));
+}
+
+enum access_step access_ask_policy(struct access_run *a, struct str server) {
+    struct policy_word w;
+    struct sbuf request = {0};
+    word_parse(&w, a->f.p, server);
+    if (w.bad != NULL) {
+        log_warn("smtpd", "check_policy_service %.*s: %s", STR_FMT(server), w.bad);
+        return access_misconfigured(a);
+    }
+    free(a->policy_default);
+    a->policy_default = str_dup(w.action);
+    add_request(a, w.context, &request);
+    a->policy = policyd_ask(a->f.policies, a->f.cfg, &w.how, sbuf_str(&request), on_policy, a);
+    sbuf_free(&request);
+    return STEP_WAIT;
+}

@@ -1,0 +1,160 @@
+"""check_policy_service (SMTPD_POLICY_README): what a service is asked and what its answer does, in Debian's Postfix and in Posthouse."""
+import re
+import socket
+import threading
+
+import pytest
+from kit import Client, FakeRelay, free_port, wait_for
+
+import pair
+
+RELAY = "127.0.0.99"
+
+
+class Service:
+    """A policy service: answers by what stands in the local part of the recipient or, without one, of the sender."""
+
+    def __init__(self, answers):
+        self.answers, self.asked, self.lock = answers, [], threading.Lock()
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.listen(50)
+        self.port = self.sock.getsockname()[1]
+        self.connections = 0
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
+
+    def serve(self, conn):
+        with conn, conn.makefile("rb") as f:
+            asked = {}
+            for line in f:
+                if line != b"\n":
+                    name, _, value = line.decode().rstrip("\n").partition("=")
+                    asked[name] = value
+                    continue
+                with self.lock:
+                    self.asked.append(asked)
+                answer = self.answers(asked)
+                if answer is None:
+                    return  # it hangs up
+                conn.sendall(answer.encode())
+                asked = {}
+
+    def stop(self):
+        self.sock.close()
+
+
+ACTIONS = {
+    "dunno": "DUNNO", "ok": "OK", "permit": "permit", "number": "200", "reject": "REJECT", "text": "REJECT go away", "coded": "REJECT 5.1.1 no such",
+    "sender-code": "REJECT 5.1.8 bad sender", "defer": "DEFER", "later": "DEFER come again", "code": "550 5.7.1 never", "code4": "451 4.7.1 greylisted",
+    "bare": "450", "if-permit": "DEFER_IF_PERMIT greylisted", "if-permit-bare": "DEFER_IF_PERMIT", "if-permit-coded": "DEFER_IF_PERMIT 4.2.0 wait",
+    "if-reject": "DEFER_IF_REJECT", "prepend": "PREPEND X-Policy: seen", "lower": "dunno", "spaces": "REJECT   spaced   out", "close": "521 5.7.1 bye",
+    "utf8": "REJECT näh", "redirected": "550 see http://x.example/?a=b%20c",
+}
+LISTS = {"client": "smtpd_client_restrictions", "helo": "smtpd_helo_restrictions", "sender": "smtpd_sender_restrictions",
+         "relay": "smtpd_relay_restrictions", "recipient": "smtpd_recipient_restrictions", "data": "smtpd_data_restrictions",
+         "end": "smtpd_end_of_data_restrictions"}
+
+
+def by_name(asked):
+    """The action that the sender's local part names, for the list that the context names."""
+    word = re.match(r"[\w-]*", asked["sender"])[0]
+    return f"action={ACTIONS.get(word, 'DUNNO')}\n\n"
+
+
+def overrides(server):
+    rest = {"relay": ", reject_unauth_destination", "recipient": ", reject_unauth_destination"}
+    one = {name: [f"{option} = check_policy_service {server}{rest.get(name, '')}"] for name, option in LISTS.items()}
+    one["permit before"] = [f"smtpd_recipient_restrictions = permit_mynetworks, check_policy_service {server}"]
+    one["rejects behind"] = [f"smtpd_recipient_restrictions = check_policy_service {server}, reject"]
+    one["warns"] = [f"smtpd_recipient_restrictions = warn_if_reject check_policy_service {server}, permit"]
+    one["settings"] = [f"smtpd_recipient_restrictions = check_policy_service {{ {server}, timeout=10s, default_action=DUNNO,"
+                       " { policy_context = here it is } }, permit"]
+    one["two"] = [f"smtpd_recipient_restrictions = check_policy_service {server}, check_policy_service {server}, permit"]
+    one["code"] = [f"smtpd_recipient_restrictions = check_policy_service {server}, permit", "access_map_reject_code = 559",
+                   "access_map_defer_code = 459"]
+    return one
+
+
+MAIN = f"mydestination =\nrelay_domains = rel.test\nrelayhost = [{RELAY}]\nsmtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 1000\nnotify_classes =\n"
+
+
+def dialogue(port, word):
+    said = []
+    with Client(port, ehlo="c.test") as c:
+        for line in (f"MAIL FROM:<{word}@x.test> SIZE=300", "RCPT TO:<one@rel.test>", "RCPT TO:<two@rel.test>", "DATA"):
+            said.append(c.cmd(line))
+            if said[-1].startswith("521"):
+                return said
+        if said[-1].startswith("354"):
+            said.append(c.cmd("Subject: x\r\n\r\nhello\r\n."))
+    return [re.sub("queued as .*", "queued", s) for s in said]
+
+
+def comparable(asked):
+    """What is asked, without ports and names that are drawn."""
+    drawn = {"client_port", "server_port", "instance", "queue_id", "size"}
+    return {**{k: v for k, v in asked.items() if k not in drawn}, "has": sorted(k for k in drawn if asked[k] not in ("", "0"))}
+
+
+@pytest.fixture(scope="module")
+def both(name_server, postfix):
+    relay, seen = FakeRelay(RELAY, 25), []
+    for mta in (postfix, pair.Ours(name_server)):
+        service = Service(by_name)
+        cases = overrides(f"inet:127.0.0.1:{service.port}")
+        relay.sessions.clear()
+        with pair.services(mta, MAIN, list(cases.values())) as ports:
+            said = {}
+            for name, port in zip(cases, ports):
+                for word in ACTIONS:
+                    before = len(service.asked)
+                    said[name, word] = dialogue(port, word), [comparable(a) for a in service.asked[before:]]
+            wait_for(lambda: len(re.findall(": removed", mta.new_log())) >= sum("queued" in s[0][-1] for s in said.values()), 60)
+        mails = sorted((m["from"].split()[1], m["content"].split(b"Received:")[0]) for m in relay.mails)
+        seen.append((said, mails, service.connections))
+        service.stop()
+    yield seen
+    relay.stop()
+
+
+@pytest.mark.parametrize("name", overrides(""))
+def test_answers_of_a_policy_service(both, name):
+    (theirs, _, _), (ours, _, _) = both
+    for word in ACTIONS:
+        assert ours[name, word] == theirs[name, word], word
+
+
+def test_lines_that_are_put_before(both):
+    assert both[1][1] == both[0][1] and any(b"X-Policy: seen" in head for _, head in both[1][1])
+
+
+def test_connections_are_kept(both):
+    """Postfix has one a process; Posthouse one a loop at a time."""
+    assert both[1][2] <= 8
+
+
+@pytest.mark.parametrize("service", ["away", "hangs up", "garbage", "silent"])
+def test_a_service_that_does_not_answer(name_server, postfix, service):
+    answers = {"hangs up": lambda asked: None, "garbage": lambda asked: "what=is this\n\n", "silent": lambda asked: ""}
+    s = Service(answers[service]) if service in answers else None
+    port, said = s.port if s else free_port(), []
+    settings = "smtpd_policy_service_timeout = 1s\nsmtpd_policy_service_retry_delay = 1s\n"
+    cases = [[f"smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:{port}, permit"],
+             [f"smtpd_recipient_restrictions = check_policy_service {{ inet:127.0.0.1:{port}, default_action=DUNNO }}, permit"],
+             [f"smtpd_recipient_restrictions = check_policy_service {{ inet:127.0.0.1:{port}, {{ default_action = 550 5.5.0 closed }}, try_limit=1 }}"]]
+    for mta in (postfix, pair.Ours(name_server)):
+        with pair.services(mta, MAIN + settings, cases) as ports:
+            said.append([dialogue(p, "dunno")[:2] for p in ports])
+    assert said[1] == said[0]
+    if s:
+        s.stop()
