@@ -29,11 +29,11 @@ static struct str word_unbraced(struct str word) {
 }
 
 /* "1000s", "3h"; without a unit: seconds. */
-static const char *take_time(struct str value, int64_t *seconds) {
+static const char *word_time(struct str value, int64_t *seconds) {
     return config_time(value, 's', seconds) ? NULL : "a time is none";
 }
 
-static const char *take_count(struct str value, int64_t *count) {
+static const char *word_count(struct str value, int64_t *count) {
     uint64_t n;
     if (!str_u64(value, &n) || n > 1000000)
         return "a number is none";
@@ -54,8 +54,8 @@ static const char *take_setting(struct policy_word *w, struct str name, struct s
                    {"try_limit", &w->how.try_limit, false}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (str_eq_c(name, numbers[i].name))
-            return numbers[i].time ? take_time(value, numbers[i].at)
-                                   : take_count(value, numbers[i].at);
+            return numbers[i].time ? word_time(value, numbers[i].at)
+                                   : word_count(value, numbers[i].at);
     if (str_eq_c(name, "default_action"))
         w->action = value;
     else if (str_eq_c(name, "policy_context"))
@@ -257,7 +257,7 @@ static enum access_step answer_step(struct access_run *a, struct str action) {
     return access_misconfigured(a);
 }
 
-static void on_policy(void *arg, struct str action) {
+static void on_policyd(void *arg, struct str action) {
     struct access_run *a = arg;
     a->policy = NULL;
     a->resume(a, answer_step(a, action.p != NULL ? action : str_of(a->policy_default)));
@@ -274,7 +274,7 @@ enum access_step access_ask_policy(struct access_run *a, struct str server) {
     free(a->policy_default);
     a->policy_default = str_dup(w.action);
     add_request(a, w.context, &request);
-    a->policy = policyd_ask(a->f.policies, a->f.cfg, &w.how, sbuf_str(&request), on_policy, a);
+    a->policy = policyd_ask(a->f.policies, a->f.cfg, &w.how, sbuf_str(&request), on_policyd, a);
     sbuf_free(&request);
     return STEP_WAIT;
 }

@@ -54,10 +54,14 @@ class Service:
 
 
 ACTIONS = {
-    "dunno": "DUNNO", "ok": "OK", "permit": "permit", "number": "200", "reject": "REJECT", "text": "REJECT go away", "coded": "REJECT 5.1.1 no such",
-    "sender-code": "REJECT 5.1.8 bad sender", "defer": "DEFER", "later": "DEFER come again", "code": "550 5.7.1 never", "code4": "451 4.7.1 greylisted",
-    "bare": "450", "if-permit": "DEFER_IF_PERMIT greylisted", "if-permit-bare": "DEFER_IF_PERMIT", "if-permit-coded": "DEFER_IF_PERMIT 4.2.0 wait",
-    "if-reject": "DEFER_IF_REJECT", "prepend": "PREPEND X-Policy: seen", "lower": "dunno", "spaces": "REJECT   spaced   out", "close": "521 5.7.1 bye",
+    "dunno": "DUNNO", "ok": "OK", "permit": "permit", "number": "200", "reject": "REJECT", "text": "REJECT go away",
+    "coded": "REJECT 5.1.1 no such",
+    "sender-code": "REJECT 5.1.8 bad sender", "defer": "DEFER", "later": "DEFER come again", "code": "550 5.7.1 never",
+    "code4": "451 4.7.1 greylisted",
+    "bare": "450", "if-permit": "DEFER_IF_PERMIT greylisted", "if-permit-bare": "DEFER_IF_PERMIT",
+    "if-permit-coded": "DEFER_IF_PERMIT 4.2.0 wait",
+    "if-reject": "DEFER_IF_REJECT", "prepend": "PREPEND X-Policy: seen", "lower": "dunno", "spaces": "REJECT   spaced   out",
+    "close": "521 5.7.1 bye",
     "utf8": "REJECT näh", "redirected": "550 see http://x.example/?a=b%20c",
 }
 LISTS = {"client": "smtpd_client_restrictions", "helo": "smtpd_helo_restrictions", "sender": "smtpd_sender_restrictions",
@@ -85,7 +89,8 @@ def overrides(server):
     return one
 
 
-MAIN = f"mydestination =\nrelay_domains = rel.test\nrelayhost = [{RELAY}]\nsmtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 1000\nnotify_classes =\n"
+MAIN = (f"mydestination =\nrelay_domains = rel.test\nrelayhost = [{RELAY}]\nsmtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 1000\n"
+        "notify_classes =\n")
 
 
 def dialogue(port, word):
@@ -151,7 +156,8 @@ def test_a_service_that_does_not_answer(name_server, postfix, service):
     settings = "smtpd_policy_service_timeout = 1s\nsmtpd_policy_service_retry_delay = 1s\n"
     cases = [[f"smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:{port}, permit"],
              [f"smtpd_recipient_restrictions = check_policy_service {{ inet:127.0.0.1:{port}, default_action=DUNNO }}, permit"],
-             [f"smtpd_recipient_restrictions = check_policy_service {{ inet:127.0.0.1:{port}, {{ default_action = 550 5.5.0 closed }}, try_limit=1 }}"]]
+             [f"smtpd_recipient_restrictions = check_policy_service {{ inet:127.0.0.1:{port},"
+              " { default_action = 550 5.5.0 closed }, try_limit=1 }"]]
     for mta in (postfix, pair.Ours(name_server)):
         with pair.services(mta, MAIN + settings, cases) as ports:
             said.append([dialogue(p, "dunno")[:2] for p in ports])

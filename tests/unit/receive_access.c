@@ -156,11 +156,11 @@ static void test_access_words(void **state) {
         "504 5.5.2 <b@short>: Recipient address rejected: need fully-qualified address");
     ask(RECIPIENT "defer", f, ACCESS_RCPT,
         "450 4.3.2 <b@short>: Recipient address rejected: Try again later");
-    ask(RECIPIENT
-        "reject_unverified_sender, check_policy_service unix:x, sleep 5, reject_unlisted_recipient",
+    ask(RECIPIENT "reject_unverified_sender, check_sender_mx_access hash:x, sleep 5, "
+                  "reject_unlisted_recipient",
         f, ACCESS_RCPT, "");
     ask(RECIPIENT "no_such_word", f, ACCESS_RCPT, "451 4.3.5 Server configuration error");
-    ask(RELAY "check_policy_service unix:x, defer", f, ACCESS_RCPT,
+    ask(RELAY "check_sender_mx_access hash:x, defer", f, ACCESS_RCPT,
         "450 4.3.2 <b@short>: Recipient address rejected: Try again later");
     ask(RECIPIENT "warn_if_reject defer, reject_non_fqdn_recipient", f, ACCESS_RCPT,
         "504 5.5.2 <b@short>: Recipient address rejected: need fully-qualified address");
@@ -405,7 +405,7 @@ static void test_access_data(void **state) {
         "554 5.7.1 <DATA>: Data command rejected: Access denied");
     ask("smtpd_data_restrictions = defer", f, ACCESS_DATA,
         "450 4.3.2 <DATA>: Data command rejected: Try again later");
-    ask("smtpd_data_restrictions = check_policy_service unix:x", f, ACCESS_DATA, "");
+    ask("smtpd_data_restrictions = check_sender_mx_access hash:x", f, ACCESS_DATA, "");
     f.sender = STR_LIT("");
     ask("smtpd_data_restrictions = reject_multi_recipient_bounce", f, ACCESS_DATA, "");
     f.n_rcpts = 2;
@@ -588,7 +588,8 @@ static void test_lists_are_checked(void **state) {
          "W 25: smtpd_sender_restrictions: check_sender_access" NO_TABLE},
         {SENDER "check_sender_access permit\n", "",
          "W 25: smtpd_sender_restrictions: check_sender_access" NO_TABLE},
-        {SENDER "check_sender_access hash:t, hash:u, warn_if_reject, check_policy_service unix:x\n",
+        {SENDER
+         "check_sender_access hash:t, hash:u, warn_if_reject, check_sender_mx_access hash:x\n",
          "", ""},
         {RELAY "warn_if_reject\n", "-o smtpd_recipient_restrictions=reject", ""},
         {"smtpd_data_restrictions = nosuch, hash:t, check_helo_access\n", "",
