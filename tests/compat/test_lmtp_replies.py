@@ -103,7 +103,7 @@ def both(name_server, postfix):
 @pytest.mark.parametrize("name", [f"{kind}-{name}" for kind in "ui" for name in CASES])
 def test_replies_of_a_mailbox_server(both, name):
     (theirs, their_mail), (ours, our_mail) = both
-    if name[2:] == "no-lhlo":  # docs/differences.md: "refuses HELO, or LHLO"
+    if name[2:] == "no-lhlo":  # docs/differences.md: "refuses HELO by 5xx (LHLO, too)"
         theirs[name] = [(*o[:2], "4.5.1", "deferred", o[4]) for o in theirs[name]]
     assert ours[name] == theirs[name]
     assert our_mail[name] == their_mail[name]
