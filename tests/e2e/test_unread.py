@@ -140,8 +140,6 @@ CASES = {
     "rewriting on the way out": ("smtp_generic_maps = static:a@b.example\n", "smtp_generic_maps"),
     "curves": ("tls_eecdh_auto_curves = X25519\n", "tls_eecdh_auto_curves"),
     "a proxy in front": ("smtpd_upstream_proxy_protocol = haproxy\n", "smtpd_upstream_proxy_protocol"),
-    "a policy service": ("smtpd_end_of_data_restrictions = check_policy_service inet:127.0.0.1:9\n",
-                         "smtpd_end_of_data_restrictions"),
     "a word": ("smtpd_client_restrictions = reject_rbl_client dnsbl.example\n", "reject_rbl_client"),
     "networks of clients": ("smtpd_client_ipv6_prefix_length = 64\n", "smtpd_client_ipv6_prefix_length"),
     "SRV records": ("use_srv_lookup = submission\n", "use_srv_lookup"),
