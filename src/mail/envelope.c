@@ -145,6 +145,8 @@ struct envelope *envelope_make(const struct envelope *t) {
 /* The oldest version that can say all of it: an older Posthouse reads what it can. */
 static uint32_t version_of(const struct envelope *e) {
     uint32_t version = ENVELOPE_VERSION;
+    if ((e->flags & ENV_HOLD) != 0) /* an older one would send it */
+        return ENVELOPE_ALIASED;
     for (uint32_t i = 0; i < e->n_rcpts; i++) {
         if (e->rcpts[i].orig.n > 0 || e->rcpts[i].expanded)
             return ENVELOPE_ALIASED;

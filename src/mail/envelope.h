@@ -18,15 +18,16 @@
 enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
 
 enum {
-    ENV_8BIT = 1,          /* content or BODY= says so */
-    ENV_SMTPUTF8 = 2,      /* the sender asked for it, or was found to need it */
-    ENV_RET_FULL = 4,      /* RET=FULL */
-    ENV_RET_HDRS = 8,      /* RET=HDRS */
-    ENV_DOTS = 16,         /* some line begins with '.' */
-    ENV_LONG_LINES = 32,   /* some line is longer than 998 */
-    ENV_LOCAL = 64,        /* made here: sendmail or a report */
-    ENV_UTF8_HEADER = 128, /* a header field is not in ASCII */
-    ENV_TLS_OPTIONAL = 256 /* "TLS-Required: no" (RFC 8689): arriving is more than being hidden */
+    ENV_8BIT = 1,           /* content or BODY= says so */
+    ENV_SMTPUTF8 = 2,       /* the sender asked for it, or was found to need it */
+    ENV_RET_FULL = 4,       /* RET=FULL */
+    ENV_RET_HDRS = 8,       /* RET=HDRS */
+    ENV_DOTS = 16,          /* some line begins with '.' */
+    ENV_LONG_LINES = 32,    /* some line is longer than 998 */
+    ENV_LOCAL = 64,         /* made here: sendmail or a report */
+    ENV_UTF8_HEADER = 128,  /* a header field is not in ASCII */
+    ENV_TLS_OPTIONAL = 256, /* "TLS-Required: no" (RFC 8689): arriving is more than being hidden */
+    ENV_HOLD = 512          /* on hold from the beginning, until its progress says something else */
 };
 
 struct rcpt {

@@ -23,16 +23,46 @@ static void access_over(struct access_run *a, enum verdict v);
 /* A restriction behind warn_if_reject would have refused the mail. */
 static void access_warn(struct access_run *a) {
     struct sbuf b = {0};
-    access_add_head(&a->f, "reject_warning",
-                    a->reader.list == LIST_END    ? "END-OF-MESSAGE"
-                    : a->reader.list == LIST_DATA ? "DATA"
-                                                  : "RCPT",
-                    &b);
-    sbuf_printf(&b, "%u %s;", a->code, a->text.p);
-    access_add_facts(&a->f, &b);
-    log_info("smtpd", "%s", b.p);
+    sbuf_printf(&b, "%u %s", a->code, a->text.p);
+    access_note(a, "reject_warning", b.p);
     sbuf_free(&b);
     sbuf_reset(&a->text);
+}
+
+/* The innermost restrictions that a row named are over. */
+static void access_close_inner(struct access_run *a) {
+    struct access_inner *in = a->inner;
+    a->inner = in->outer;
+    a->n_inner--;
+    sbuf_free(&in->name);
+    free(in->text);
+    free(in);
+}
+
+static void access_list_ends(struct access_run *a) {
+    while (a->inner != NULL)
+        access_close_inner(a);
+    a->reader.rest = STR_NONE;
+}
+
+/* The list is over, but not for what a row of a routed recipient permits. */
+static void access_permitted(struct access_run *a) {
+    bool ends = true;
+    while (a->inner != NULL && ends) {
+        ends = !a->inner->permits_nothing;
+        access_close_inner(a);
+    }
+    if (ends)
+        access_list_ends(a);
+}
+
+static bool access_is_discarded(const struct access_run *a) {
+    return a->f.acts != NULL && a->f.acts->discard;
+}
+
+/* Nothing that is still to come in the list can change the reply, as with Postfix. */
+static bool access_is_settled(const struct access_run *a) {
+    return a->if_permit.code != 0 && a->if_reject.code != 0;
 }
 
 /* Takes what a word said; true: the next word is looked at. */
@@ -46,7 +76,9 @@ static bool access_goes_on(struct access_run *a, enum access_step step) {
     if (step == STEP_REJECT)
         access_warn(a);
     if (step == STEP_PERMIT)
-        a->reader.rest = STR_NONE;
+        access_permitted(a);
+    else if (step != STEP_WAIT && access_is_settled(a))
+        access_list_ends(a);
     return step != STEP_WAIT;
 }
 
@@ -58,9 +90,17 @@ static void access_resume(struct access_run *a, enum access_step step) {
 
 /* -- the loop over lists and words -- */
 
+static enum access_step access_bad_inner(struct access_run *a, const struct access_item *item) {
+    log_warn("smtpd", "\"%.*s\": \"%.*s\" cannot be asked for by a row or a policy service",
+             STR_FMT(str_of(a->inner->text)), STR_FMT(item->text));
+    return access_misconfigured(a);
+}
+
 static enum access_step access_item_step(struct access_run *a, const struct access_item *item) {
     a->word = item->word;
     a->warns = item->warns;
+    if (a->inner != NULL && !access_may_be_inner(item))
+        return access_bad_inner(a, item);
     if (item->is_unread)
         return STEP_NEXT;
     if (a->word == NULL) {
@@ -85,12 +125,28 @@ static enum access_step access_item_step(struct access_run *a, const struct acce
  * smtpd_helo_required is for that. */
 static void access_open_list(struct access_run *a, enum list list) {
     a->reader = access_list_open(a->f.p, list);
+    a->if_reject.code = 0; /* as with Postfix, it is about its own list */
+    sbuf_reset(&a->if_reject.text);
     if (list == LIST_HELO && a->f.helo == NULL)
         a->reader.rest = STR_NONE;
 }
 
+/* The next restriction among those that rows have named. */
+static bool access_next_inner(struct access_run *a, struct access_item *item) {
+    while (a->inner != NULL) {
+        if (access_item_next(&a->inner->reader, item)) {
+            item->warns = item->warns || a->inner->warns;
+            return true;
+        }
+        access_close_inner(a);
+    }
+    return false;
+}
+
 /* The next restriction of the current list or, when that is over, the first one of a later list. */
 static bool access_next_item(struct access_run *a, struct access_item *item) {
+    if (access_next_inner(a, item))
+        return true;
     while (!access_item_next(&a->reader, item)) {
         if (a->reader.list >= LIST_RECIPIENT)
             return false;
@@ -101,14 +157,14 @@ static bool access_next_item(struct access_run *a, struct access_item *item) {
 
 /* Behind all lists: a recipient that does not exist is refused, even if a list permits it. */
 static bool access_asks_listed(const struct access_run *a) {
-    return !a->listed && a->reader.list == LIST_RECIPIENT &&
+    return !a->listed && a->reader.list == LIST_RECIPIENT && !access_is_discarded(a) &&
            a->f.p->smtpd_reject_unlisted_recipient;
 }
 
 /* Goes on until a word has to wait or the run is over. */
 static void access_go(struct access_run *a) {
     struct access_item item;
-    while (access_next_item(a, &item))
+    while (!access_is_discarded(a) && access_next_item(a, &item))
         if (!access_goes_on(a, access_item_step(a, &item)))
             return;
     if (access_asks_listed(a)) {
@@ -120,9 +176,12 @@ static void access_go(struct access_run *a) {
 }
 
 static void access_free(struct access_run *a) {
+    while (a->inner != NULL)
+        access_close_inner(a);
     keys_clear(&a->keys);
     sbuf_free(&a->text);
     free(a->table);
+    free(a->policy_server);
     free(a->policy_default);
     sbuf_free(&a->if_permit.text);
     sbuf_free(&a->if_reject.text);

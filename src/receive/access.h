@@ -31,6 +31,21 @@ struct unlisted {
     bool coded;         /* with an enhanced status code of its own */
 };
 
+/* What rows of access tables and policy services have asked for, beyond yes and no (access(5)).  It
+ * holds for the message with all its recipients, as with Postfix, also where the recipient that the
+ * row was met by was refused in the end. */
+struct access_acts {
+    bool hold;    /* it goes on hold */
+    bool discard; /* it is taken, and goes nowhere */
+    struct sbuf
+        redirect;       /* the address that it goes to instead, in its internal form; empty: none */
+    struct sbuf copies; /* addresses that get a copy, likewise, a line each */
+    uint32_t n_copies;  /* lines of copies */
+    struct sbuf prepend; /* lines that go before it */
+};
+
+void access_acts_free(struct access_acts *acts);
+
 /* What is known of the client and its mail.  Everything stays as it is until the answer. */
 struct access_facts {
     struct loop *loop;
@@ -49,15 +64,15 @@ struct access_facts {
     struct str rcpt; /* the one to decide about; at ACCESS_DATA the only one, or empty */
     /* Both as the client said them, without the domain that they are completed with. */
     struct str sender_said, rcpt_said;
-    size_t n_rcpts;                 /* accepted so far */
-    enum route_class address_class; /* of rcpt */
-    struct policies *policies;      /* of the loop */
-    int fd;                         /* of the connection */
-    SSL *ssl;                       /* NULL: no TLS */
-    const char *instance;           /* of the transaction; NULL: there is none */
-    uint64_t size;                  /* of the message, as far as it is known */
-    struct sbuf *prepend;           /* lines that go before the message; NULL: none can, any more */
-    enum match_rc aliased;          /* does virtual(5) have rcpt? */
+    size_t n_rcpts;                  /* accepted so far */
+    enum route_class address_class;  /* of rcpt */
+    struct policies *policies;       /* of the loop */
+    int fd;                          /* of the connection */
+    SSL *ssl;                        /* NULL: no TLS */
+    const char *instance;            /* of the transaction; NULL: there is none */
+    uint64_t size;                   /* of the message, as far as it is known */
+    struct access_acts *acts;        /* of the transaction; NULL: there is none */
+    enum match_rc aliased;           /* does virtual(5) have rcpt? */
     const struct unlisted *unlisted; /* rcpt; NULL: nothing says that there is none */
 };
 
@@ -82,7 +97,7 @@ void access_add_head(const struct access_facts *f, const char *what, const char 
  * and, as Postfix 3.10 has it, " sasl_method=PLAIN sasl_username=a" of a client that has logged in,
  * and " sasl_sender=b". */
 void access_add_facts(const struct access_facts *f, struct sbuf *b);
-/* The first word of a value of access(5), if it is no action that there is; n 0: it is one. */
+/* The first word of a value of access(5) that Posthouse cannot do what it says of; n 0: none. */
 struct str access_action_unknown(struct str value);
 /* The code of a reply that was configured; where it is none of a refusal, 450, and text (what
  * stands behind it) says so instead. */

@@ -64,7 +64,28 @@ bool access_item_next(struct access_reader *r, struct access_item *item) {
     return true;
 }
 
+bool access_may_be_inner(const struct access_item *item) {
+    return item->word != NULL && item->table.n == 0 && !item->has_no_table &&
+           item->word->kind != WORD_CHECK && item->word->kind != WORD_POLICY;
+}
+
 /* -- mistakes in a configuration -- */
+
+struct str access_action_unknown(struct str value) {
+    struct access_reader reader = {LIST_RECIPIENT, value};
+    struct access_item item;
+    struct str word = value, first = STR_NONE;
+    if (access_action_is_refused(value)) {
+        str_split(&word, " \t", &first);
+        return first;
+    }
+    if (access_action_is_one(value))
+        return STR_NONE;
+    while (access_item_next(&reader, &item))
+        if (!access_may_be_inner(&item))
+            return item.text;
+    return STR_NONE;
+}
 
 /* One without its table refuses all. */
 static bool item_closes(const struct access_item *item) {

@@ -160,10 +160,7 @@ static void add_request(const struct access_run *a, struct str context, struct s
     const struct access_facts *f = &a->f;
     bool content = a->reader.list >= LIST_DATA;
     put_text(b, "request", "smtpd_access_policy");
-    put_text(b, "protocol_state",
-             a->reader.list == LIST_END    ? "END-OF-MESSAGE"
-             : a->reader.list == LIST_DATA ? "DATA"
-                                           : "RCPT");
+    put_text(b, "protocol_state", access_stage_name(a));
     put_client(b, f);
     put_str(b, "sender", f->sender);
     put_str(b, "recipient", f->rcpt);
@@ -184,77 +181,19 @@ static void add_request(const struct access_run *a, struct str context, struct s
 
 /* -- the answer -- */
 
-/* "code dsn <a@x>: Recipient address rejected: text". */
-static void add_refusal(struct access_run *a, int64_t code, struct str text, struct sbuf *out) {
-    enum list list = a->reader.list;
-    char *dsn = str_dup(access_take_dsn(&text, "5.7.1"));
-    access_fit_dsn(dsn, list == LIST_SENDER, list == LIST_RELAY || list == LIST_RECIPIENT);
-    sbuf_printf(out, "%c%s", code < 500 ? '4' : '5', dsn + 1);
-    free(dsn);
-    access_add_subject(a, out);
-    sbuf_add_safe(out, text.n > 0 ? text : STR_LIT("Access denied"));
-}
-
-static enum access_step answer_refuses(struct access_run *a, int64_t code, struct str text) {
-    a->code = (unsigned)code;
-    add_refusal(a, code, text, &a->text);
-    return STEP_REJECT;
-}
-
-/* DEFER_IF_PERMIT, DEFER_IF_REJECT: the first of each counts, as with Postfix. */
-static enum access_step answer_defers(struct access_run *a, struct access_later *later,
-                                      struct str text) {
-    int64_t code = a->f.p->access_map_defer_code;
-    if (a->warns)
-        return answer_refuses(a, code, text);
-    if (later->code == 0) {
-        later->code = (unsigned)code;
-        add_refusal(a, code, text.n > 0 ? text : STR_LIT("4.7.1 Service unavailable"),
-                    &later->text);
-    }
-    return STEP_NEXT;
-}
-
-static enum access_step answer_prepends(struct access_run *a, struct str text) {
-    ptrdiff_t colon = str_chr(text, ':');
-    if (a->reader.list == LIST_END) { /* as with Postfix: the content has its head by then */
-        log_warn("smtpd", "policy service: PREPEND is too late at END-OF-MESSAGE");
-        return STEP_NEXT;
-    }
-    if (a->f.prepend == NULL || colon <= 0) {
-        log_warn("smtpd", "policy service: PREPEND of \"%.*s\" cannot be done here", STR_FMT(text));
-        return access_misconfigured(a);
-    }
-    sbuf_add_safe(a->f.prepend, text);
-    sbuf_add_c(a->f.prepend, "\r\n");
-    return STEP_NEXT;
-}
-
+/* It speaks of what its list is about, as with Postfix. */
 static enum access_step answer_step(struct access_run *a, struct str action) {
-    struct str text = action, word = STR_NONE;
-    uint64_t code = 0;
-    str_split(&text, " \t", &word);
-    text = str_trim(text);
-    bool number = str_u64(word, &code);
-    if (str_ieq_c(word, "DUNNO"))
-        return STEP_NEXT;
-    if (str_ieq_c(word, "OK") || str_ieq_c(word, "permit") || (number && text.n == 0))
-        return STEP_PERMIT;
-    if (str_ieq_c(word, "REJECT"))
-        return answer_refuses(a, a->f.p->access_map_reject_code, text);
-    if (str_ieq_c(word, "DEFER"))
-        return answer_refuses(a, a->f.p->access_map_defer_code, text);
-    if (number && word.n == 3 && (word.p[0] == '4' || word.p[0] == '5'))
-        return answer_refuses(a, (int64_t)code, text);
-    if (str_ieq_c(word, "DEFER_IF_PERMIT"))
-        return answer_defers(a, &a->if_permit, text);
-    if (str_ieq_c(word, "DEFER_IF_REJECT"))
-        return answer_defers(a, &a->if_reject, text);
-    if (str_ieq_c(word, "PREPEND"))
-        return answer_prepends(a, text);
-    log_warn("smtpd", "policy service: \"%.*s\" is an action that Posthouse does not have",
-             STR_FMT(action));
-    return access_misconfigured(a);
+    enum list list = a->reader.list;
+    struct access_source src = {.row = action,
+                                .sender = list == LIST_SENDER,
+                                .recipient = list == LIST_RELAY || list == LIST_RECIPIENT};
+    sbuf_printf(&src.whence, "policy service %s: answer", a->policy_server);
+    access_add_name(a, &src.name);
+    src.kind = access_kind(a);
+    enum access_step step = access_act(a, &src, action);
+    sbuf_free(&src.whence);
+    sbuf_free(&src.name);
+    return step;
 }
 
 static void on_policyd(void *arg, struct str action) {
@@ -271,7 +210,9 @@ enum access_step access_ask_policy(struct access_run *a, struct str server) {
         log_warn("smtpd", "check_policy_service %.*s: %s", STR_FMT(server), w.bad);
         return access_misconfigured(a);
     }
+    free(a->policy_server);
     free(a->policy_default);
+    a->policy_server = str_dup(w.how.where);
     a->policy_default = str_dup(w.action);
     add_request(a, w.context, &request);
     a->policy = policyd_ask(a->f.policies, a->f.cfg, &w.how, sbuf_str(&request), on_policyd, a);

@@ -38,9 +38,9 @@ enum access_step access_reject_text(struct access_run *a, unsigned code, const c
     return STEP_REJECT;
 }
 
-/* " <client.example[192.0.2.1]>: ": what the list that is evaluated is about. */
-static void access_list_subject(struct access_run *a, struct sbuf *out) {
-    sbuf_add_c(out, " <");
+/* "<client.example[192.0.2.1]>": what the list that is evaluated is about. */
+static void add_list_name(const struct access_run *a, struct sbuf *out) {
+    sbuf_add_c(out, "<");
     if (a->reader.list == LIST_DATA)
         sbuf_add_c(out, "DATA");
     else if (a->reader.list == LIST_END)
@@ -51,21 +51,28 @@ static void access_list_subject(struct access_run *a, struct sbuf *out) {
         sbuf_add_c(out, a->f.helo);
     else
         addr_external(out, a->reader.list == LIST_SENDER ? a->f.sender : a->f.rcpt);
-    sbuf_add_c(out, ">: ");
+    sbuf_add_c(out, ">");
 }
 
-void access_add_subject(struct access_run *a, struct sbuf *out) {
-    static const char *const subjects[LISTS] = {
+void access_add_name(const struct access_run *a, struct sbuf *out) {
+    if (a->inner != NULL)
+        sbuf_add_str(out, sbuf_str(&a->inner->name));
+    else
+        add_list_name(a, out);
+}
+
+const char *access_kind(const struct access_run *a) {
+    static const char *const kinds[LISTS] = {
         "Client host",       "Helo command", "Sender address", "Recipient address",
         "Recipient address", "Data command", "End-of-data"};
-    access_list_subject(a, out);
-    sbuf_printf(out, "%s rejected: ", subjects[a->reader.list]);
+    return a->inner != NULL ? a->inner->kind : kinds[a->reader.list];
 }
 
 enum access_step access_unknown(struct access_run *a) {
     access_code(a, 451, "4.3.0");
-    access_list_subject(a, &a->text);
-    sbuf_add_c(&a->text, "Temporary lookup failure");
+    sbuf_add_ch(&a->text, ' ');
+    access_add_name(a, &a->text);
+    sbuf_add_c(&a->text, ": Temporary lookup failure");
     return STEP_FAIL;
 }
 
@@ -83,8 +90,9 @@ enum access_step access_no_fingerprint(struct access_run *a) {
 enum access_step access_list_refuses(struct access_run *a, int64_t code, const char *dsn,
                                      const char *why) {
     access_code(a, code, dsn);
-    access_add_subject(a, &a->text);
-    sbuf_add_c(&a->text, why);
+    sbuf_add_ch(&a->text, ' ');
+    access_add_name(a, &a->text);
+    sbuf_printf(&a->text, ": %s rejected: %s", access_kind(a), why);
     return STEP_REJECT;
 }
 
@@ -114,4 +122,19 @@ void access_add_head(const struct access_facts *f, const char *what, const char 
     sbuf_printf(b, "%s: %s: %s from ", queued ? f->qid : "NOQUEUE", what, stage);
     client_text(f->client, b);
     sbuf_add_c(b, ": ");
+}
+
+const char *access_stage_name(const struct access_run *a) {
+    return a->reader.list == LIST_END    ? "END-OF-MESSAGE"
+           : a->reader.list == LIST_DATA ? "DATA"
+                                         : "RCPT";
+}
+
+void access_note(const struct access_run *a, const char *what, const char *text) {
+    struct sbuf b = {0};
+    access_add_head(&a->f, what, access_stage_name(a), &b);
+    sbuf_printf(&b, "%s;", text);
+    access_add_facts(&a->f, &b);
+    log_info("smtpd", "%s", b.p);
+    sbuf_free(&b);
 }

@@ -2,8 +2,8 @@
  * receive/access_run.h - the inside of a run over the restriction lists
  *
  * For the files of that alone, of which each calls only those before it: access_reply.c,
- * access_table.c, access_words.c, access_list.c, access.c.  The loop's thread, but for the reading
- * of lists: any thread.
+ * access_action.c, access_table.c, access_policy.c, access_words.c, access_list.c, access.c.  The
+ * loop's thread, but for the reading of lists: any thread.
  */
 #ifndef PH_RECEIVE_ACCESS_RUN_H
 #define PH_RECEIVE_ACCESS_RUN_H
@@ -47,13 +47,26 @@ enum access_step {
     STEP_PERMIT,   /* the list is over */
     STEP_REJECT,   /* all is over; the reply is in text */
     STEP_FAIL,     /* likewise, also behind warn_if_reject: what the word asks is not known */
-    STEP_WAIT      /* the lookup process has been asked */
+    STEP_WAIT,     /* the lookup process, or a policy service, has been asked */
+    STEP_INNER     /* nothing, but that restrictions come first, which a row has named */
 };
 
 /* A reply that puts the mail off, kept for the end of all lists; code 0: none. */
 struct access_later {
     unsigned code;
     struct sbuf text;
+};
+
+/* Restrictions that a row of a table names, or a policy service: they are evaluated in its place.
+ */
+struct access_inner {
+    struct access_inner *outer; /* NULL: the list itself */
+    char *text;                 /* owned */
+    struct access_reader reader;
+    struct sbuf name;     /* what they are about: "<a@x.example>" */
+    const char *kind;     /* likewise: "Sender address" */
+    bool warns;           /* warn_if_reject stands before what asked for the row */
+    bool permits_nothing; /* a permit among them ends them alone */
 };
 
 /* A run is either in access_go, or waits for tag, or waits for the loop to give its answer. */
@@ -64,15 +77,18 @@ struct access_run {
     /* Goes on with the step of a test that had to wait; the run may be over then. */
     void (*resume)(struct access_run *a, enum access_step step);
     struct later answer;
-    enum verdict verdict;           /* VERDICT_UNSET until the run is over */
-    unsigned code;                  /* of VERDICT_REJECT: of the reply */
-    struct sbuf text;               /* likewise: what follows the code */
-    bool unowned_is_free;           /* a sender without an owner may be used by every login */
-    struct access_reader reader;    /* the list that is evaluated */
+    enum verdict verdict;        /* VERDICT_UNSET until the run is over */
+    unsigned code;               /* of VERDICT_REJECT: of the reply */
+    struct sbuf text;            /* likewise: what follows the code */
+    bool unowned_is_free;        /* a sender without an owner may be used by every login */
+    struct access_reader reader; /* the list that is evaluated */
+    struct access_inner *inner;  /* what a row of it named, the innermost one; NULL: nothing */
+    unsigned n_inner;
     const struct access_word *word; /* the one that is tested */
     bool warns;                     /* warn_if_reject stands before it */
     bool listed;                    /* whether there is such a recipient was asked */
     struct policy_call *policy;     /* the question to a policy service, or NULL */
+    char *policy_server;            /* its word; owned */
     char *policy_default;           /* what counts where that does not answer; owned */
     struct access_later if_permit;  /* said unless the mail is refused */
     struct access_later if_reject;  /* said in place of a refusal for good */
@@ -116,12 +132,37 @@ enum access_step access_list_refuses(struct access_run *a, int64_t code, const c
                                      const char *why);
 /* The three refuse for now, whatever stands before the word.  What the word asks is not known: */
 enum access_step access_unknown(struct access_run *a);
-/* Appends " <client.example[192.0.2.1]>: Client host rejected: ", as the list has it. */
-void access_add_subject(struct access_run *a, struct sbuf *out);
 /* the configuration is wrong: */
 enum access_step access_misconfigured(struct access_run *a);
 /* smtpd_tls_fingerprint_digest is, which is logged. */
 enum access_step access_no_fingerprint(struct access_run *a);
+/* What is being evaluated is about: appends "<client.example[192.0.2.1]>", and is "Client host". */
+void access_add_name(const struct access_run *a, struct sbuf *out);
+const char *access_kind(const struct access_run *a);
+/* "RCPT", "DATA" or "END-OF-MESSAGE". */
+const char *access_stage_name(const struct access_run *a);
+/* Logs "what: RCPT from …: text; from=<a@x> …". */
+void access_note(const struct access_run *a, const char *what, const char *text);
+
+/* -- access_action.c -- */
+
+/* What says an action: a row of a table, or a policy service. */
+struct access_source {
+    struct sbuf whence;     /* for the log: "access table hash:/x: entry" */
+    struct str row;         /* likewise, behind it: the key, or the answer */
+    struct sbuf name;       /* what it is about: "<a@x.example>" */
+    const char *kind;       /* likewise: "Sender address" */
+    bool sender, recipient; /* it is about one */
+    bool permits_nothing;   /* what permits says nothing: as with Postfix, of a routed recipient */
+    bool is_plain;          /* restrictions cannot be named */
+};
+
+/* Does what the value of access(5) says. */
+enum access_step access_act(struct access_run *a, const struct access_source *src,
+                            struct str value);
+/* Is the value an action, and not restrictions?  Is it one that Posthouse does not have? */
+bool access_action_is_one(struct str value);
+bool access_action_is_refused(struct str value);
 
 /* -- access_table.c -- */
 
@@ -140,13 +181,6 @@ enum access_step access_keys_sender(struct access_run *a);
 enum access_step access_keys_recipient(struct access_run *a);
 enum access_step access_keys_login(struct access_run *a);
 enum access_step access_keys_ccert(struct access_run *a);
-
-/* An enhanced status code at the start of text, or the default. */
-struct str access_take_dsn(struct str *text, const char *def);
-
-/* 5.1.x says what is wrong with a recipient, or with a sender (RFC 3463 section 3.2): it is made to
- * fit what is refused, as Postfix makes it. */
-void access_fit_dsn(char *dsn, bool sender, bool recipient);
 
 /* -- access_policy.c -- */
 
@@ -176,5 +210,8 @@ struct access_reader access_list_open(const struct params *p, enum list list);
 /* The next restriction of a list; false: it is over.  What stands behind warn_if_reject at the end
  * of a list is not the first one of the next list. */
 bool access_item_next(struct access_reader *r, struct access_item *item);
+/* May a row name it?  A row may name what tests the mail at hand, and nothing that asks elsewhere:
+ * as with Postfix, which tables and services are asked is in main.cf. */
+bool access_may_be_inner(const struct access_item *item);
 
 #endif

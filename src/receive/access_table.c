@@ -1,8 +1,8 @@
 /*
  * receive/access_table.c - check_*_access: the keys that a table is asked, and what its rows say
  *
- * The loop's thread.  What is allocated here is the run's (access_run.h).  A table that fails, and
- * a row with an action that Posthouse does not have, refuse for now: neither permits.
+ * The loop's thread.  What is allocated here is the run's (access_run.h).  A table that fails
+ * refuses for now.
  */
 #include "receive/access_run.h"
 
@@ -92,121 +92,45 @@ bool access_is_routed(const struct access_run *a) {
     return str_chr(local, '@') >= 0 || str_chr(local, '%') >= 0 || str_chr(local, '!') >= 0;
 }
 
-/* "<a@x.example>: Sender address rejected: ", in Postfix's words for each kind of table. */
-static void add_subject(struct access_run *a, struct sbuf *b) {
+/* What the table is about, in Postfix's words for each kind of table. */
+static void add_subject(const struct access_run *a, struct access_source *src) {
     access_test keys = a->word->test;
+    sbuf_add_ch(&src->name, '<');
     if (keys == access_keys_client) {
-        sbuf_add_ch(b, '<');
-        client_text(a->f.client, b);
-        sbuf_add_c(b, ">: Client host rejected: ");
+        client_text(a->f.client, &src->name);
+        src->kind = "Client host";
     } else if (keys == access_keys_helo) {
-        sbuf_printf(b, "<%s>: Helo command rejected: ", a->f.helo);
+        sbuf_add_c(&src->name, a->f.helo);
+        src->kind = "Helo command";
     } else if (keys == access_keys_ccert) {
-        sbuf_printf(b, "<%s>: Client certificate rejected: ", a->f.cert->name);
+        sbuf_add_c(&src->name, a->f.cert->name);
+        src->kind = "Client certificate";
     } else if (keys == access_keys_login) {
-        sbuf_printf(b, "<%s>: SASL login name rejected: ", a->f.sasl_user);
+        sbuf_add_c(&src->name, a->f.sasl_user);
+        src->kind = "SASL login name";
     } else {
-        sbuf_add_ch(b, '<');
-        addr_external(b, keys == access_keys_sender ? a->f.sender : a->f.rcpt);
-        sbuf_printf(
-            b, ">: %s address rejected: ", keys == access_keys_sender ? "Sender" : "Recipient");
+        addr_external(&src->name, src->sender ? a->f.sender : a->f.rcpt);
+        src->kind = src->sender ? "Sender address" : "Recipient address";
     }
+    sbuf_add_ch(&src->name, '>');
 }
 
-struct str access_take_dsn(struct str *text, const char *def) {
-    struct str dsn = str_make(text->p, dsn_length(*text));
-    if (dsn.n == 0 || (dsn.p[0] != '2' && dsn.p[0] != '4' && dsn.p[0] != '5'))
-        return str_of(def);
-    *text = str_trim(str_from(*text, dsn.n));
-    return dsn;
-}
-
-void access_fit_dsn(char *dsn, bool sender, bool recipient) {
-    static const char senders[] = "078770778", recipients[] = "012345632";
-    const char *details = sender ? senders : recipients;
-    if (strncmp(dsn + 1, ".1.", 3) != 0)
-        return;
-    char detail = dsn[5] == '\0' && dsn[4] < '9' ? details[dsn[4] - '0'] : '0';
-    dsn[2] = sender || recipient ? '1' : '0';
-    dsn[4] = sender || recipient ? detail : '0';
-    dsn[5] = '\0';
-}
-
-/* "REJECT text", "DEFER text", "550 5.7.1 text". */
-static enum access_step action_refuses(struct access_run *a, int64_t code, struct str text) {
-    char *dsn = str_dup(access_take_dsn(&text, "5.7.1"));
-    access_fit_dsn(dsn, a->word->test == access_keys_sender,
-                   a->word->test == access_keys_recipient);
-    access_code(a, code, dsn);
-    free(dsn);
-    sbuf_add_ch(&a->text, ' ');
-    add_subject(a, &a->text);
-    sbuf_add_safe(&a->text, text.n > 0 ? text : STR_LIT("Access denied"));
-    return STEP_REJECT;
-}
-
-enum action {
-    ACTION_UNKNOWN,
-    ACTION_NEXT,
-    ACTION_PERMIT,
-    ACTION_REJECT,
-    ACTION_DEFER,
-    ACTION_CODE
-};
-
-/* What a value of access(5) asks for; *word is its first word, *text what stands behind it, *code
- * that of ACTION_CODE. */
-static enum action action_of(struct str value, struct str *word, struct str *text, uint64_t *code) {
-    *text = value;
-    *word = STR_NONE;
-    if (!str_split(text, " \t", word))
-        return ACTION_UNKNOWN;
-    *text = str_trim(*text);
-    bool number = str_u64(*word, code);
-    if (str_ieq_c(*word, "DUNNO"))
-        return ACTION_NEXT;
-    if (str_ieq_c(*word, "OK") || str_ieq_c(*word, "permit") || (number && text->n == 0))
-        return ACTION_PERMIT;
-    if (str_ieq_c(*word, "REJECT"))
-        return ACTION_REJECT;
-    if (str_ieq_c(*word, "DEFER"))
-        return ACTION_DEFER;
-    bool refuses = number && word->n == 3 && (word->p[0] == '4' || word->p[0] == '5');
-    return refuses ? ACTION_CODE : ACTION_UNKNOWN;
-}
-
-struct str access_action_unknown(struct str value) {
-    struct str word, text;
-    uint64_t code;
-    return action_of(value, &word, &text, &code) == ACTION_UNKNOWN ? word : STR_NONE;
-}
-
-/* A row permits: but not a recipient that is routed through us, as with Postfix. */
-static enum access_step action_permits(const struct access_run *a) {
-    return a->word->test == access_keys_recipient && access_is_routed(a) ? STEP_NEXT : STEP_PERMIT;
-}
-
-/* The value of an entry; key: which one it is. */
+/* The value of an entry; key: which one it is.  A row permits, but not a recipient that is routed
+ * through us, as with Postfix; that of a certificate names no restrictions: the row of its key
+ * would have to wait for them. */
 static enum access_step action_step(struct access_run *a, struct str key, struct str value) {
-    struct str word, text;
-    uint64_t code = 0;
-    switch (action_of(value, &word, &text, &code)) {
-    case ACTION_NEXT:
-        return STEP_NEXT;
-    case ACTION_PERMIT:
-        return action_permits(a);
-    case ACTION_REJECT:
-        return action_refuses(a, a->f.p->access_map_reject_code, text);
-    case ACTION_DEFER:
-        return action_refuses(a, a->f.p->access_map_defer_code, text);
-    case ACTION_CODE:
-        return action_refuses(a, (int64_t)code, text);
-    case ACTION_UNKNOWN:
-        break;
-    }
-    log_warn("smtpd", "access table %s: entry \"%.*s\" has an action that Posthouse does not have",
-             a->table, STR_FMT(key));
-    return access_misconfigured(a);
+    bool recipient = a->word->test == access_keys_recipient;
+    struct access_source src = {.row = key,
+                                .sender = a->word->test == access_keys_sender,
+                                .recipient = recipient,
+                                .permits_nothing = recipient && access_is_routed(a),
+                                .is_plain = a->word->test == access_keys_ccert};
+    sbuf_printf(&src.whence, "access table %s: entry", a->table);
+    add_subject(a, &src);
+    enum access_step step = access_act(a, &src, value);
+    sbuf_free(&src.whence);
+    sbuf_free(&src.name);
+    return step;
 }
 
 static enum access_step table_step(struct access_run *a, const struct maps_answer *ans) {

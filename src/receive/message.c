@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "mail/address.h"
 #include "mail/missing.h"
@@ -160,7 +161,8 @@ static struct envelope *make_envelope(const struct session *s, const struct rcpt
     struct envelope t = {.id = tx->id,
                          .arrival_us = tx->arrival_us,
                          .size = size,
-                         .flags = content_flags(s, to) | (s->client.local ? ENV_LOCAL : 0U),
+                         .flags = content_flags(s, to) | (s->client.local ? ENV_LOCAL : 0U) |
+                                  (tx->acts.hold ? ENV_HOLD : 0U),
                          .sender = transaction_sender(tx),
                          .envid = sbuf_str(&tx->envid),
                          .client = sbuf_str(&from),
@@ -181,16 +183,28 @@ static void message_not_written(struct session *s, const char *qid, int rc) {
     log_warn("smtpd", "%s: queue write error: %s", qid, strerror(-rc));
 }
 
-static void commit_reply(struct session *s, const struct commit *c) {
-    if (c->op.rc < 0) {
-        message_not_written(s, c->env->qid, c->op.rc);
-        return;
-    }
-    smtpd_reply(s, true, "250 2.0.0 Ok: queued as %s", c->env->qid);
+static void message_taken(struct session *s, const char *qid) {
+    smtpd_reply(s, true, "250 2.0.0 Ok: queued as %s", qid);
     s->errors = s->junk = 0; /* as Postfix: a client that gets mail through may err again */
 }
 
-/* The commit's answer, on the session's loop: the one place that says 250 to a message. */
+/* A row or a policy service has said DISCARD, and the log that it did: the client hears what it
+ * hears of any mail. */
+static enum cmd message_discarded(struct session *s) {
+    message_taken(s, s->tx->qid);
+    transaction_end(s);
+    return CMD_DONE;
+}
+
+static void commit_reply(struct session *s, const struct commit *c) {
+    if (c->op.rc < 0)
+        message_not_written(s, c->env->qid, c->op.rc);
+    else
+        message_taken(s, c->env->qid);
+}
+
+/* The commit's answer, on the session's loop: the one place that says 250 to a message, but for
+ * message_discarded. */
 static void commit_back(struct task *t) {
     struct commit *c = DL_OWNER(t, struct commit, back);
     struct session *s = c->s;
@@ -252,11 +266,52 @@ static enum cmd clean_failed(struct session *s, enum virtual_rc rc) {
     return CMD_DONE;
 }
 
+/* Below, at or above 0, as with memcmp. */
+static int text_order(struct str a, struct str b, bool folded) {
+    size_t n = a.n < b.n ? a.n : b.n;
+    int order = folded ? strncasecmp(a.p, b.p, n) : memcmp(a.p, b.p, n);
+    return order != 0 ? order : (a.n > b.n) - (a.n < b.n);
+}
+
+/* Postfix's order of recipients: by domain, whatever its case, then by address. */
+static bool rcpt_is_before(const struct rcpt *a, const struct rcpt *b) {
+    int domains = text_order(addr_domain(a->addr), addr_domain(b->addr), true);
+    return domains < 0 || (domains == 0 && text_order(a->addr, b->addr, false) < 0);
+}
+
+/* A row or a policy service has said REDIRECT: one recipient is left, and goes there.  As with
+ * Postfix it is the first one in its order, whose sender's wishes are kept, and the new address
+ * stands for itself.  What was expanded is no recipient any more: its sender is told of that all
+ * the same. */
+static void redirect(struct rcpts *to, struct str addr) {
+    struct rcpt one = {.addr = STR_NONE};
+    uint32_t n = 0, given = 0;
+    for (uint32_t i = 0; i < to->n; i++) {
+        if (to->v[i].expanded)
+            to->v[n++] = to->v[i];
+        else if (given++ == 0 || rcpt_is_before(&to->v[i], &one))
+            one = to->v[i];
+    }
+    if (given == 0)
+        return;
+    if (one.orig.n == 0 && !str_ieq(one.addr, addr))
+        one.orig = one.addr;
+    one.addr = addr;
+    to->v[n++] = one;
+    to->n = n;
+}
+
+static enum cmd commit_to(struct session *s, struct rcpts to) {
+    if (s->tx->acts.redirect.n > 0)
+        redirect(&to, sbuf_str(&s->tx->acts.redirect));
+    return commit(s, &to);
+}
+
 static void on_clean(void *arg, const struct virtual_result *r) {
     struct session *s = arg;
     s->tx->clean = NULL;
     enum cmd rc =
-        r->rc == VIRTUAL_OK ? commit(s, &(struct rcpts){r->rcpts, r->n}) : clean_failed(s, r->rc);
+        r->rc == VIRTUAL_OK ? commit_to(s, (struct rcpts){r->rcpts, r->n}) : clean_failed(s, r->rc);
     if (rc != CMD_WAIT)
         smtpd_answered(s, rc);
 }
@@ -266,7 +321,7 @@ static enum cmd clean(struct session *s) {
     struct transaction *tx = s->tx;
     const struct rcpts to = transaction_rcpts(tx);
     if (clean_is_idle(s->cfg, s->p))
-        return commit(s, &to);
+        return commit_to(s, to);
     const struct clean_ask ask = {.cfg = s->cfg,
                                   .p = s->p,
                                   .lookup = s->r->lookup,
@@ -343,7 +398,7 @@ static void on_end_access(void *arg, enum verdict v, unsigned code, const char *
         transaction_end(s);
     } else {
         log_message_id(s);
-        rc = clean(s);
+        rc = s->tx->acts.discard ? message_discarded(s) : clean(s);
     }
     if (rc != CMD_WAIT)
         smtpd_answered(s, rc);
@@ -361,6 +416,8 @@ static enum cmd message_end(struct session *s) {
         transaction_end(s);
         return CMD_DONE;
     }
+    if (s->tx->acts.discard)
+        return message_discarded(s);
     if (ask_at_end(s, on_end_access) == CMD_WAIT)
         return CMD_WAIT;
     log_message_id(s);
@@ -433,7 +490,7 @@ static void intake_start(struct session *s, enum intake_kind kind) {
     s->intake->in.bare_ends = s->client.bare == BARE_TAKEN;
     if (kind == INTAKE_REFUSED)
         return;
-    sbuf_add_str(&received, sbuf_str(&s->tx->prepend));
+    sbuf_add_str(&received, sbuf_str(&s->tx->acts.prepend));
     add_received(s, &received);
     intake_begin(s->intake, &received);
 }
@@ -451,7 +508,7 @@ static enum cmd data_begin(struct session *s) {
 /* Asks smtpd_data_restrictions, if there are any; CMD_DONE: there are none. */
 static enum cmd ask_restrictions(struct session *s, access_fn fn) {
     struct transaction *tx = s->tx;
-    if (s->p->smtpd_data_restrictions[0] == '\0' || s->client.local)
+    if (s->p->smtpd_data_restrictions[0] == '\0' || s->client.local || tx->acts.discard)
         return CMD_DONE;
     bool alone = tx->n_rcpts + tx->n_repeated == 1;
     struct access_facts f = transaction_facts(s, alone ? &tx->rcpts[0] : NULL);

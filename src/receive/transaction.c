@@ -27,14 +27,19 @@ struct str transaction_rcpt_addr(const struct transaction *tx, const struct rcpt
 }
 
 struct rcpts transaction_rcpts(struct transaction *tx) {
-    tx->out = mem_realloc(tx->out, tx->n_rcpts * sizeof *tx->out);
+    struct str copies = sbuf_str(&tx->acts.copies), one;
+    uint32_t n = 0;
+    tx->out = mem_realloc(tx->out, (tx->n_rcpts + tx->acts.n_copies) * sizeof *tx->out);
     for (size_t i = 0; i < tx->n_rcpts; i++) {
         const struct rcpt_in *r = &tx->rcpts[i];
-        tx->out[i] = (struct rcpt){.addr = transaction_rcpt_addr(tx, r),
-                                   .orcpt = str_make(tx->texts.p + r->orcpt_at, r->orcpt_n),
-                                   .notify = r->notify};
+        tx->out[n++] = (struct rcpt){.addr = transaction_rcpt_addr(tx, r),
+                                     .orcpt = str_make(tx->texts.p + r->orcpt_at, r->orcpt_n),
+                                     .notify = r->notify};
     }
-    return (struct rcpts){tx->out, (uint32_t)tx->n_rcpts};
+    /* As with Postfix, the sender hears of the first of these if it fails, and of no other. */
+    for (uint32_t notify = 0; str_split(&copies, "\n", &one); notify = NOTIFY_NEVER)
+        tx->out[n++] = (struct rcpt){.addr = one, .notify = notify};
+    return (struct rcpts){tx->out, n};
 }
 
 static struct str pending_addr(const struct transaction *tx) {
@@ -56,8 +61,9 @@ static _Atomic uint64_t envelope_memory;
 
 /* Counts what the transaction holds now. */
 static void envelope_count(struct transaction *tx) {
-    size_t now =
-        tx->texts.cap + tx->cap_rcpts * sizeof *tx->rcpts + tx->named.cap * sizeof *tx->named.slots;
+    size_t now = tx->texts.cap + tx->cap_rcpts * sizeof *tx->rcpts +
+                 tx->named.cap * sizeof *tx->named.slots + tx->acts.prepend.cap +
+                 tx->acts.copies.cap;
     atomic_fetch_add_explicit(&envelope_memory, (uint64_t)now - tx->counted_mem,
                               memory_order_relaxed);
     tx->counted_mem = now;
@@ -100,7 +106,7 @@ void transaction_end(struct session *s) {
     sbuf_free(&tx->texts);
     sbuf_free(&tx->envid);
     sbuf_free(&tx->auth);
-    sbuf_free(&tx->prepend);
+    access_acts_free(&tx->acts);
     mailerr_free(&tx->unlisted.why);
     mailerr_free(&tx->first.why);
     kset_free(&tx->named);
@@ -131,7 +137,7 @@ struct access_facts transaction_facts(const struct session *s, const struct rcpt
     f.qid = tx->qid;
     f.instance = tx->instance;
     f.size = s->intake != NULL ? s->intake->size : tx->said_size;
-    f.prepend = s->intake != NULL ? NULL : &s->tx->prepend;
+    f.acts = &s->tx->acts;
     f.sasl_sender = sbuf_str(&tx->auth);
     f.sender = transaction_sender(tx);
     f.rcpt = r == NULL ? STR_NONE : transaction_rcpt_addr(tx, r);
@@ -582,6 +588,8 @@ static enum cmd rcpt_refuse(struct session *s, const char *code, struct str text
 static enum cmd rcpt_allowed(struct session *s) {
     /* A transport that Posthouse does not have would keep the mail until it expires: better to say
      * so while the sender still has it. */
+    if (s->tx->acts.discard) /* it goes nowhere */
+        return rcpt_accept(s);
     if (!s->tx->served && s->tx->pending.aliased == MATCH_ERROR)
         return rcpt_refuse(s, "451 4.3.0", STR_LIT("Temporary lookup failure"));
     if (!s->tx->served)

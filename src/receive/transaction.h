@@ -54,7 +54,7 @@ struct transaction {
     struct access_run *access;     /* the question whether it may, or NULL */
     char instance[64];             /* its name for policy services */
     uint64_t said_size;            /* SIZE= of MAIL; 0: none was said */
-    struct sbuf prepend;           /* lines that policy services put before the message */
+    struct access_acts acts;       /* what rows and policy services have asked for */
     uint64_t id;                   /* of the queue file; 0: no recipient yet */
     char qid[QID_MAX];             /* "": likewise */
     int64_t arrival_us;            /* of MAIL, since 1970 */
@@ -75,7 +75,8 @@ struct rcpts {
     uint32_t n;
 };
 
-/* The recipients; they last as long as the transaction. */
+/* The recipients, and who gets a copy because a row or a policy service says so; they last as long
+ * as the transaction. */
 struct rcpts transaction_rcpts(struct transaction *tx);
 enum cmd transaction_mail(struct session *s, struct str args);
 enum cmd transaction_rcpt(struct session *s, struct str args);

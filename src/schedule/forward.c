@@ -198,7 +198,7 @@ static uint32_t forward_notify(uint32_t notify) {
 static struct envelope forward_tmpl(const struct msg *m) {
     const struct envelope *old = m->env;
     struct envelope t = {.arrival_us = clock_wall_us(),
-                         .flags = old->flags,
+                         .flags = old->flags & ~(uint32_t)ENV_HOLD,
                          .sender = old->sender,
                          .envid = old->envid,
                          .client = old->client,

@@ -66,6 +66,7 @@ struct msg *msg_new(struct sched *s, struct envelope *env, struct body *body) {
     m->env = env;
     m->body = body;
     m->left = env->n_rcpts;
+    m->flags = (env->flags & ENV_HOLD) != 0 ? PROGRESS_HOLD : 0U;
     m->queue = QUEUE_DEFERRED;
     dl_init(&m->jobs);
     s->n_queue[m->queue]++;

@@ -244,7 +244,12 @@ static void run_add(struct task *t) {
     struct msg *m = msg_new(s, a->env, a->body);
     m->shift_us = shift_on_the_way(s, m->env);
     free(a);
-    msg_activate(m);
+    if ((m->flags & PROGRESS_HOLD) == 0) {
+        msg_activate(m);
+    } else {
+        msg_drop_body(m);
+        msg_set_queue(m, QUEUE_HOLD);
+    }
 }
 
 void sched_add(struct sched *s, struct envelope *env, struct body *body) {

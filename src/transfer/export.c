@@ -50,6 +50,7 @@ static bool export_progress(const struct ours_message *m, struct progress *p, co
     if (m->progress.n == 0) {
         p->n = m->env->n_rcpts;
         p->done = mem_zalloc(p->n);
+        p->flags = (m->env->flags & ENV_HOLD) != 0 ? PROGRESS_HOLD : 0U;
     } else if (!progress_decode(p, sbuf_str(&m->progress)) || p->n != m->env->n_rcpts) {
         *why = "its record of progress cannot be read";
         return false;

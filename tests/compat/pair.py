@@ -153,6 +153,9 @@ class Postfix:
     def read(path):
         return subprocess.run([*SUDO, "cat", str(path)], capture_output=True, text=True, errors="replace").stdout
 
+    def ls(self, queue):
+        return subprocess.run([*SUDO, "ls", str(self.dir / "spool" / queue)], capture_output=True, text=True).stdout.split()
+
     def new_log(self):
         return self.read(self.log_path)
 

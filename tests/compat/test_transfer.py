@@ -244,6 +244,18 @@ def test_the_daemon_delivers_what_was_taken_over(place):
     assert not any("now3@" in str(m["rcpts"]) for m in mails[1:])  # Postfix had delivered that
 
 
+def test_what_a_row_has_put_on_hold_is_given_to_postfix_on_hold(place):
+    """No record of progress says so: the envelope does."""
+    at = place(mails=1)
+    with open(at.p.dir / "main.cf", "a") as f:
+        f.write("smtpd_sender_restrictions = check_sender_access static:HOLD\n")
+    at.p.start()
+    qid = at.p.send().split()[-1]
+    at.p.stop()
+    assert at.run("export").returncode == 0
+    assert qid in at.on_hold(at.listed())
+
+
 def test_a_folder_that_root_has_made_for_the_spool(place):
     """It becomes the daemon's, as at a start, and so does what import makes in it."""
     p = place(mails=1)

@@ -372,6 +372,14 @@ static void test_envelope(void **state) {
         assert_null(envelope_decode(sbuf_str(&b)));
         sbuf_free(&b);
     }
+    t.flags |= ENV_HOLD; /* older versions, which would send it, cannot read it */
+    struct sbuf b = {0};
+    envelope_encode(&t, &b);
+    assert_int_equal(b.p[0], 3);
+    struct envelope *e = envelope_decode(sbuf_str(&b));
+    assert_true(e != NULL && (e->flags & ENV_HOLD) != 0);
+    envelope_unref(e);
+    sbuf_free(&b);
 }
 
 /* Errors without a cause are written as older versions read them. */

@@ -222,7 +222,15 @@ static void test_access_tables(void **state) {
         {"521 5.1.2 gone", "521 5.1.8 <a@x.example>: Sender address rejected: gone"},
         {"521 a\tb\001c", "521 5.7.1 <a@x.example>: Sender address rejected: a?b?c"},
         {"321 what", "451 4.3.5 Server configuration error"},
-        {"PREPEND X: y", "451 4.3.5 Server configuration error"},
+        {"PREPEND X: y", "451 4.3.5 Server configuration error"}, /* there is no mail */
+        {"RELAY", ""},
+        {"DEFER_IF_PERMIT 4.2.1 wait", "450 4.2.1 <a@x.example>: Sender address rejected: wait"},
+        {"INFO look", ""},
+        {"permit_mynetworks, reject",
+         "554 5.7.1 <a@x.example>: Sender address rejected: Access denied"},
+        {"warn_if_reject reject", ""},
+        {"permit_mynetworks, check_sender_access hash:t", "451 4.3.5 Server configuration error"},
+        {"FILTER smtp:x", "451 4.3.5 Server configuration error"},
         {" ", "451 4.3.5 Server configuration error"},
     };
     static const char main_cf[] = SENDER "check_sender_access hash:t\n" CLOSED;
