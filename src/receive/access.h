@@ -104,6 +104,7 @@ struct str access_action_unknown(struct str value);
 unsigned access_checked_code(int64_t code, struct sbuf *text);
 
 /* Mistakes in the lists of a service, among them an open relay. */
-void access_check(const struct service *svc, enum diag_level waits, struct diags *d);
+void access_check(const struct config *cfg, const struct service *svc, enum diag_level waits,
+                  struct diags *d);
 
 #endif

@@ -22,12 +22,19 @@
 
 /* -- refusals -- */
 
+/* Without the blanks before it; those behind it are as the service said them, as with Postfix. */
+static struct str text_begun(struct str text) {
+    while (text.n > 0 && (text.p[0] == ' ' || text.p[0] == '\t'))
+        text = str_from(text, 1);
+    return text;
+}
+
 /* An enhanced status code at the start of text, or the default. */
 static struct str action_dsn(struct str *text, const char *def) {
     struct str dsn = str_make(text->p, dsn_length(*text));
     if (dsn.n == 0 || (dsn.p[0] != '2' && dsn.p[0] != '4' && dsn.p[0] != '5'))
         return str_of(def);
-    *text = str_trim(str_from(*text, dsn.n));
+    *text = text_begun(str_from(*text, dsn.n));
     return dsn;
 }
 
@@ -275,14 +282,15 @@ static enum action action_of(struct str value, struct str *word, struct str *tex
                    {"FILTER", ACTION_FILTER}};
     *text = value;
     *word = STR_NONE;
-    if (!str_split(text, " \t", word))
+    /* Behind a blank no action is known, as with Postfix. */
+    if (text_begun(value).n < value.n || !str_split(text, " \t", word))
         return ACTION_NONE;
-    *text = str_trim(*text);
+    *text = text_begun(*text);
     for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
         if (str_ieq_c(*word, actions[i].word))
             return actions[i].action;
     bool number = str_u64(*word, code);
-    if (number && text->n == 0)
+    if (number && word->n == value.n)
         return ACTION_PERMIT;
     bool refuses = number && word->n == 3 && (word->p[0] == '4' || word->p[0] == '5');
     return refuses ? ACTION_CODE : ACTION_NONE;
@@ -344,7 +352,7 @@ enum access_step access_act(struct access_run *a, const struct access_source *sr
     case ACTION_WARN:
         return action_tells(a, "warn", text);
     case ACTION_NONE:
-        return src->is_plain || word.n == 0
+        return src->is_plain || str_trim(value).n == 0
                    ? action_impossible(a, src, "has an action that Posthouse does not have")
                    : action_opens(a, src, value);
     case ACTION_FILTER:

@@ -115,8 +115,27 @@ static bool compares_logins(const struct service *svc, enum list list) {
     return false;
 }
 
-static void check_list(const struct service *svc, enum list list, enum diag_level waits,
-                       struct diags *d) {
+/* A service at the socket of a line of master.cf whose program Posthouse does not start (spawn). */
+static void check_spawned(const struct config *cfg, const struct service *svc, enum list list,
+                          struct str where, struct diags *d) {
+    static const char private[] = "unix:private/";
+    if (!str_istarts(where, private))
+        return;
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *s = cfg->services[i];
+        if (s->kind == SERVICE_UNUSED && !s->inet &&
+            str_eq_c(str_from(where, sizeof private - 1), s->name))
+            diag_add(
+                d, DIAG_WARN, cfg->master_path, s->line,
+                "%s: %s: check_policy_service %.*s: Posthouse has no \"%s\" and does not start "
+                "that program: while nothing else has started it there, mail is put off, as "
+                "smtpd_policy_service_default_action says",
+                svc->name, list_names[list], STR_FMT(where), s->command);
+    }
+}
+
+static void check_list(const struct config *cfg, const struct service *svc, enum list list,
+                       enum diag_level waits, struct diags *d) {
     struct access_reader reader = access_list_open(&svc->p, list);
     struct access_item item;
     while (access_item_next(&reader, &item)) {
@@ -142,6 +161,8 @@ static void check_list(const struct service *svc, enum list list, enum diag_leve
                      "451 4.3.5",
                      svc->name, list_names[list], STR_FMT(item.table),
                      access_policy_bad(item.table));
+        else if (item.word->kind == WORD_POLICY)
+            check_spawned(cfg, svc, list, access_policy_where(item.table), d);
     }
 }
 
@@ -156,9 +177,10 @@ static void check_logins(const struct service *svc, enum list list, struct diags
                  "%s: %s compares senders with logins, but %s", svc->name, list_names[list], why);
 }
 
-void access_check(const struct service *svc, enum diag_level waits, struct diags *d) {
+void access_check(const struct config *cfg, const struct service *svc, enum diag_level waits,
+                  struct diags *d) {
     for (enum list l = LIST_CLIENT; l < LISTS; l++)
-        check_list(svc, l, waits, d);
+        check_list(cfg, svc, l, waits, d);
     for (enum list l = LIST_CLIENT; l < LISTS; l++)
         check_logins(svc, l, d);
     if (!list_closes(svc, LIST_RELAY) && !list_closes(svc, LIST_RECIPIENT) &&

@@ -99,6 +99,12 @@ const char *access_policy_bad(struct str server) {
     return w.bad;
 }
 
+struct str access_policy_where(struct str server) {
+    struct policy_word w;
+    word_parse(&w, NULL, server);
+    return w.how.where;
+}
+
 /* -- the request -- */
 
 static void put_text(struct sbuf *b, const char *name, const char *value) {

@@ -188,6 +188,8 @@ enum access_step access_keys_ccert(struct access_run *a);
 enum access_step access_ask_policy(struct access_run *a, struct str server);
 /* What is wrong with the word; NULL: nothing. */
 const char *access_policy_bad(struct str server);
+/* The service in it: "inet:host:port". */
+struct str access_policy_where(struct str server);
 
 /* -- access_words.c -- */
 

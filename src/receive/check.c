@@ -55,6 +55,6 @@ void receive_check(const struct config *cfg, enum diag_level waits, struct diags
             continue;
         check_bare_newline(svc, d);
         check_rewrite_clients(svc, d);
-        access_check(svc, waits, d);
+        access_check(cfg, svc, waits, d);
     }
 }

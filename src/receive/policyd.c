@@ -222,7 +222,7 @@ static bool answer_action(struct str answer, struct str *action) {
         struct str line = str_make(answer.p, end < 0 ? answer.n : (size_t)end);
         answer = str_from(answer, line.n + 1 > answer.n ? answer.n : line.n + 1);
         if (str_istarts(line, "action=")) {
-            *action = str_trim(str_from(line, 7));
+            *action = str_from(line, 7);
             return true;
         }
     }

@@ -50,6 +50,7 @@ class Service:
                 asked = {}
 
     def stop(self):
+        self.sock.shutdown(socket.SHUT_RDWR)  # else the thread that accepts keeps it open
         self.sock.close()
 
 
@@ -60,7 +61,9 @@ ACTIONS = {
     "code4": "451 4.7.1 greylisted",
     "bare": "450", "if-permit": "DEFER_IF_PERMIT greylisted", "if-permit-bare": "DEFER_IF_PERMIT",
     "if-permit-coded": "DEFER_IF_PERMIT 4.2.0 wait",
-    "if-reject": "DEFER_IF_REJECT", "prepend": "PREPEND X-Policy: seen", "lower": "dunno", "spaces": "REJECT   spaced   out",
+    "if-reject": "DEFER_IF_REJECT", "prepend": "PREPEND X-Policy: seen", "lower": "dunno", "spaces": "REJECT   spaced   out  ",
+    "before": "  REJECT blanks", "behind": "DUNNO  ", "ok-behind": "OK ",
+    "header": "PREPEND X-B: blank ", "number-behind": "200 ", "status": "REJECT 5.7.9   no ",
     "close": "521 5.7.1 bye",
     "utf8": "REJECT näh", "redirected": "550 see http://x.example/?a=b%20c",
 }

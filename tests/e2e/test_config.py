@@ -549,6 +549,16 @@ def test_a_policy_service_that_cannot_be_asked(dns, words):
         assert p.send().startswith("451 4.3.5 Server configuration error")
 
 
+def test_a_policy_service_that_master_would_start(dns):
+    """Posthouse has no spawn: check names the line, and nothing is taken unasked."""
+    line = "policyd-spf unix - n n - 0 spawn\n  user=policyd-spf argv=/usr/bin/policyd-spf\n"
+    main = "smtpd_policy_service_retry_delay = 0s\nsmtpd_sender_restrictions = check_policy_service { unix:private/%s, timeout=10s }\n"
+    for name, said in (("policyd-spf", True), ("other", False)):
+        with Posthouse(main.replace("{", "{{").replace("}", "}}") % name, master=line, dns=dns) as p:
+            assert ('has no "spawn" and does not start that program' in p.run("check").stdout) == said
+            assert p.send().startswith("451 4.3.5 ")
+
+
 def test_of_two_lines_of_a_transport_the_last_counts(dns):
     relay = FakeRelay()
     lines = "twice unix - - n - - smtp -o smtp_helo_name=first.example\ntwice unix - - n - - smtp -o smtp_helo_name=second.example\n"
