@@ -10,6 +10,7 @@
 
 #include "ledger.h"
 #include "lists.h"
+#include "virtuals.h"
 #include "wire.h"
 
 struct client;
@@ -23,11 +24,12 @@ enum client_end {
 };
 
 struct client_rcpt {
-    const char *addr;        /* with "m1r2" in its local part */
-    unsigned notify;         /* LEDGER_* */
-    struct bytes orcpt;      /* "type;decoded" */
-    const char *more;        /* further parameters, " X=y"; NULL: none */
-    const struct list *list; /* what it stands for; NULL: for itself */
+    const char *addr;             /* with "m1r2" in its local part */
+    unsigned notify;              /* LEDGER_* */
+    struct bytes orcpt;           /* "type;decoded" */
+    const char *more;             /* further parameters, " X=y"; NULL: none */
+    const struct list *list;      /* what it stands for; NULL: for itself */
+    const struct virtual *stands; /* likewise, by virtual(5) */
 };
 
 struct client_mail {
@@ -52,6 +54,9 @@ void client_starttls(struct client *c, int64_t late_ms, const char *behind);
 /* right: is it the user's password? */
 void client_login(struct client *c, const char *mech, const char *user, const char *password,
                   bool right);
+/* Calls fn when a recipient of a message is about to be named; last: the last one. */
+typedef void client_named_fn(void *arg, struct ledger_mail *entry, unsigned number, bool last);
+void client_when_named(struct client *c, client_named_fn *fn, void *arg);
 enum { CLIENT_TOGETHER = 1, CLIENT_NEXT = 2 };
 /* A transaction with DATA.  CLIENT_TOGETHER: its commands in one packet; CLIENT_NEXT: that with
  * what was before (the end of the last content). */

@@ -157,6 +157,8 @@ void ledger_mail_refused(struct ledger_mail *m, int code) {
 void ledger_mail_rcpt_answer(struct ledger_mail *m, unsigned number, int code) {
     struct rcpt_entry *r = mail_rcpt(m, number);
     r->code = code;
+    changes_answer(m, r);
+    changes_taken(m, r);
     if (code / 100 == 2 && m->l->rules.never != NULL && strcmp(r->addr, m->l->rules.never) == 0)
         ledger_fail(m->l, "<%s> of message %u is taken, and a restriction forbids it", r->addr,
                     m->number);
@@ -192,7 +194,7 @@ void ledger_mail_answer(struct ledger_mail *m, int code, const char *text) {
     m->state = code / 100 == 2 ? MAIL_ACCEPTED : MAIL_REFUSED;
     if (m->state == MAIL_REFUSED)
         return;
-    if (l->rules.refuses)
+    if (l->rules.refuses && !m->discarded) /* then nothing else is asked, as with Postfix */
         ledger_fail(l, "message %u was accepted, and smtpd_data_restrictions forbid it", m->number);
     l->accepted++;
     const char *as = strstr(text, "queued as ");
@@ -342,6 +344,9 @@ static bool binds_new_life(const struct ledger *l, const struct ledger_mail *m, 
 /* An order that was given before this transaction began is obeyed. */
 static void check_orders(struct ledger_take *t, const struct ledger_mail *m) {
     const struct ledger *l = t->c->l;
+    if (m->kept)
+        ledger_fail(t->c->l, "message %u was put on hold when it came, and goes to host %u",
+                    m->number, t->c->host);
     bool late = t->at_ms > m->ordered_ms + WIRE_MS && !forgotten_after(l, m->ordered_ms);
     if ((m->deleted || m->held || m->forced) && (late || binds_new_life(l, m, t->at_ms)))
         ledger_fail(t->c->l, "message %u was %s at %lld ms, and came to host %u at %lld ms",
@@ -404,8 +409,9 @@ static void check_rcpt(struct ledger_take *t, struct ledger_mail *m, struct rcpt
     if (t->mail != NULL && t->mail != m)
         ledger_fail(l, "recipients of messages %u and %u in one transaction", t->mail->number,
                     m->number);
+    changes_check(m, r, "came itself");
     struct ledger_road road = road_in(t, m, r);
-    if ((road.hosts >> t->c->host & 1) == 0)
+    if (!r->stands && (road.hosts >> t->c->host & 1) == 0)
         ledger_fail(l, "recipient <%s> of message %u (from <%s>) came to host %u: a wrong relay",
                     r->addr, m->number, m->sender, t->c->host);
     const char *user = t->c->host == 0 ? road.user : road.elsewhere;
@@ -510,9 +516,11 @@ void ledger_take_given_up(struct ledger_take *t) {
 }
 
 /* A reply too many shows when the transaction ends, or by its enhanced status code.  Without codes
- * two hide each other. */
+ * two hide each other; where each recipient has a reply to the content (LMTP), it is that of the
+ * next one. */
 bool cannot_be_told(const struct ledger_conn *c) {
-    return (c->crime & CRIME_FEWER) != 0 || (c->bare && c->extras > 1);
+    return (c->crime & CRIME_FEWER) != 0 || (c->bare && c->extras > 1) ||
+           (c->each && c->extras > 0);
 }
 
 bool forgotten_after(const struct ledger *l, int64_t ms) {
@@ -606,6 +614,7 @@ unsigned ledger_say(struct ledger_conn *c, enum ledger_stage stage, int code, st
             abort();
     }
     bool whole = t != NULL && t->whole;
+    c->each = c->each || (stage == STAGE_BODY && rcpt != LEDGER_NOBODY);
     l->said[l->n_said] =
         (struct said){c, stage, code, t, rcpt, whole, l->rules.now_ms(l->rules.arg)};
     if (t != NULL && stage == STAGE_RCPT && rcpt < t->n) {
@@ -666,7 +675,7 @@ static void order_mail(struct ledger_mail *m, enum ledger_order o, unsigned numb
     m->order = number;
     m->durable_ms = 0;
     if (o == ORDER_RELEASE) {
-        m->held = false;
+        m->held = m->kept = false;
         m->released_ms = m->l->rules.now_ms(m->l->rules.arg);
         return;
     }
@@ -725,7 +734,8 @@ static void check_turn(struct ledger *l, const struct ledger_mail *m, const stru
 static bool round_goes_on(const struct ledger_mail *m, const struct rcpt_entry *r) {
     for (unsigned i = 0; i < m->n_rcpts; i++) {
         const struct rcpt_entry *o = &m->rcpts[i];
-        if (o->code / 100 == 2 && !o->bounced && !o->sent && o->tried_ms < r->bounced_ms)
+        if (o->code / 100 == 2 && !o->stands && !o->bounced && !o->sent &&
+            o->tried_ms < r->bounced_ms)
             return true;
     }
     return false;
@@ -746,6 +756,7 @@ void ledger_queued(struct ledger *l, const char *qid, const char *sender, const 
         r = mail_rcpt(m, num);
     if (r != NULL) {
         list_seen(m);
+        changes_check(m, r, "is queued itself");
         r->queued = true;
         if (deferred)
             check_turn(l, m, r);
@@ -779,7 +790,8 @@ static void end_rcpt(struct ledger *l, const struct ledger_mail *m, const struct
         !l->rules.faulted(l->rules.arg))
         ledger_fail(l, "<%s> of message %u is \"sent\", and its content never came whole", r->addr,
                     m->number);
-    if (r->delivered > 0 || r->queued || r->trusted || m->deleted || r->code / 100 != 2)
+    if (r->delivered > 0 || r->queued || r->trusted || m->deleted || r->stands ||
+        r->code / 100 != 2)
         return;
     if (!r->bounced && !m->expired)
         ledger_fail(l,

@@ -53,6 +53,7 @@ struct ledger_rules {
     const char *never;   /* a recipient that no client may be told is taken; NULL: none is */
     bool fills;          /* the disk is full for a while */
     bool gaps;           /* a table is out of order for a while */
+    bool policed;        /* a policy service is asked about every recipient */
     bool soft;           /* soft_bounce: nothing is refused or returned for good, but for its age */
     bool login_bounces;  /* smtp_sasl_auth_soft_bounce = no: a refused login returns the mail */
 };
@@ -98,6 +99,27 @@ void ledger_mail_content(struct ledger_mail *m, const char *p, size_t n, bool da
 struct ledger_mail *ledger_list(struct ledger_mail *m, unsigned rcpt, unsigned number,
                                 const char *sender, const char *reports_to);
 void ledger_list_member(struct ledger_mail *list, unsigned number, const char *addr);
+/* The recipient stands for that one, too (virtual(5)): no mail goes to itself. */
+void ledger_stands_for(struct ledger_mail *m, unsigned rcpt, unsigned number, const char *addr);
+/* What a policy service says of the message; text: the address, or the field.  Told before each of
+ * its recipients is taken; last: it is the last one.  LEDGER_REDIRECTS: it is the only one. */
+enum ledger_policy {
+    LEDGER_PASSES,
+    LEDGER_REFUSES,
+    LEDGER_HOLDS,
+    LEDGER_DISCARDS,
+    LEDGER_REDIRECTS,
+    LEDGER_COPIES,
+    LEDGER_PREPENDS,
+    LEDGER_POLICIES
+};
+void ledger_policy(struct ledger_mail *m, enum ledger_policy says, const char *text, bool last);
+/* It says that the message is taken, and goes to nobody: then recipients are not looked at. */
+bool ledger_goes_nowhere(const struct ledger_mail *m);
+/* Its answer about that recipient has been sent whole. */
+void ledger_answered(struct ledger *l, const char *addr);
+/* The number of the message that the address is a recipient of; 0: of none. */
+unsigned ledger_mail_of(const char *addr);
 /* The client leaves by itself, and hears no answer any more. */
 void ledger_mail_gone(struct ledger_mail *m);
 /* What was said to the content. */

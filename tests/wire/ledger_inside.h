@@ -37,6 +37,9 @@ struct rcpt_entry {
     bool put_off;             /* a host has put off the recipient itself since then */
     bool queued;              /* at the end */
     struct ledger_mail *list; /* what is made of a name that stands for others; NULL: it is none */
+    bool stands;              /* for others, or for nobody: no mail goes to it */
+    bool answered;            /* by the policy service */
+    const struct rcpt_entry *stood_for_by; /* whose name was said; NULL: its own */
 };
 
 struct ledger_mail {
@@ -68,6 +71,9 @@ struct ledger_mail {
     struct ledger_mail *parent; /* of which this one is made, of the recipient of; NULL: none */
     struct rcpt_entry *of;
     const char *reports_to; /* where reports to the sender come to; NULL: to the sender */
+    bool discarded;         /* by its policy service: it is taken, and goes nowhere */
+    bool refused, kept;     /* by its policy service: kept on hold, until it is released */
+    char before[40];        /* the field that its policy service puts before it, or "" */
     bool notified;          /* a non-delivery notification is logged */
     int64_t notified_ms;
 };
@@ -78,6 +84,7 @@ struct ledger_conn {
     bool tls, tls_offered;
     unsigned crime;
     bool bare;       /* its replies have no enhanced status codes */
+    bool each;       /* each recipient has a reply of its own to the content (LMTP) */
     unsigned extras; /* replies too many */
     unsigned takes;  /* transactions that have begun */
     int64_t at_ms;   /* when it was made */
@@ -203,6 +210,20 @@ bool said_permits_bounce(const struct said *s, const struct ledger_mail *m,
 /* Is it about this message?  A refused MAIL names its sender only. */
 bool said_is_about(const struct said *s, const struct ledger_mail *m);
 /* ledger_list.c: what is made of a list is there. */
+/* -- ledger_changes.c -- */
+
+/* Others are answered with the recipient. */
+void changes_answer(struct ledger_mail *m, const struct rcpt_entry *r);
+/* The recipient may have been taken: by right? */
+void changes_taken(const struct ledger_mail *m, const struct rcpt_entry *r);
+/* Bytes of the fields that a policy service has put before the message. */
+size_t changes_head(const struct ledger_mail *m, const char *p, size_t n);
+/* Something has happened to the recipient that no mail goes to. */
+void changes_check(const struct ledger_mail *m, const struct rcpt_entry *r, const char *what);
+
+/* -- ledger_list.c -- */
+
+unsigned notify_of_members(unsigned notify);
 void list_seen(struct ledger_mail *m);
 /* May the report have gone on under another queue ID, and the log not say so, for the product went
  * down? */

@@ -14,7 +14,7 @@
 #include "ledger_inside.h"
 
 /* RFC 3461 section 5.2.7.1: the report of success is made where the alias is expanded. */
-static unsigned notify_of_members(unsigned notify) {
+unsigned notify_of_members(unsigned notify) {
     unsigned rest = notify & ~(unsigned)LEDGER_SUCCESS;
     return notify != 0 && rest == 0 ? LEDGER_NEVER : rest;
 }
@@ -142,6 +142,9 @@ static bool is_made_here(const char *p, size_t n) {
 
 size_t list_head(struct ledger_mail *m, const char *p, size_t n) {
     char qid[32];
+    size_t before = m->parent == NULL ? changes_head(m, p, n) : 0;
+    p += before;
+    n -= before;
     size_t head = received_field(p, n, qid), field = head;
     if (head == 0 || qid[0] == '\0' || (m->parent != NULL && !is_made_here(p, head))) {
         ledger_fail(m->l, "message %u came without a Received field of ours", m->number);
@@ -157,7 +160,7 @@ size_t list_head(struct ledger_mail *m, const char *p, size_t n) {
             ledger_fail(m->l, "message %u: a line of our Received field is not ours: %s", m->number,
                         forged);
         free(forged);
-        return head;
+        return before + head;
     }
     field = delivered_to(m->of, p + head, n - head);
     if (field == 0) {

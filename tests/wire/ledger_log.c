@@ -30,9 +30,10 @@ static bool read_line(struct ledger *l, const char *text, struct line *out) {
     const char *to = strstr(text, ": to=<"), *status = strstr(text, ", status=");
     if (to == NULL || status == NULL || sscanf(text, "%31[A-Za-z0-9]", out->qid) != 1)
         return false;
-    const char *end = strstr(to, ">, relay=");
+    const char *end = strstr(to, ">, relay="), *orig = strstr(to, ">, orig_to=<");
     if (end == NULL)
         return false;
+    end = orig != NULL && orig < end ? orig : end;
     char *addr = bytes_copy(to + 6, (size_t)(end - to) - 6);
     if (address_numbers(addr, &mail, &rcpt) && (out->m = mail_by_number(l, mail)) != NULL)
         out->r = mail_rcpt(out->m, rcpt);
@@ -245,7 +246,7 @@ static void log_delivery(struct ledger *l, struct line *x) {
 }
 
 static bool is_over(const struct ledger_mail *m, const struct rcpt_entry *r) {
-    if (r->delivered > 0 || r->trusted || r->code / 100 != 2)
+    if (r->delivered > 0 || r->trusted || r->stands || r->code / 100 != 2)
         return true;
     /* What was made of a list can be durable, and nothing said of it yet. */
     if (r->list != NULL && m->l->downs > 0)
@@ -286,12 +287,14 @@ static void log_expired(struct ledger *l, const char *qid, const char *text) {
     if (strstr(text, "force-expired") != NULL ? !m->forced : age < l->rules.lifetime_ms)
         ledger_fail(l, "message %u expired at the age of %lld ms: %s", m->number, (long long)age,
                     text);
+    if (m->kept)
+        ledger_fail(l, "message %u was put on hold when it came, and expired: %s", m->number, text);
     if (m->held && m->durable_ms != 0 && l->downs == 0)
         ledger_fail(l, "message %u is on hold and expired: %s", m->number, text);
     /* Was its alias looked up for more than a day? */
     bool late = l->rules.faulted(l->rules.arg) && age > 24 * 3600 * 1000;
     for (unsigned i = 0; i < m->n_rcpts && l->downs == 0 && !m->forced && !late; i++)
-        if (m->rcpts[i].code / 100 == 2 && m->rcpts[i].tried_ms == 0)
+        if (m->rcpts[i].code / 100 == 2 && !m->rcpts[i].stands && m->rcpts[i].tried_ms == 0)
             ledger_fail(l, "message %u expired, and <%s> was never tried: %s", m->number,
                         m->rcpts[i].addr, text);
     m->expired = true;

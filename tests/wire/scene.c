@@ -379,10 +379,16 @@ void scene_spread(struct client_mail *m) {
         m->rcpts[i].addr = text_of("m%ur%u@%s", m->number, i, "near.example");
 }
 
+static void scene_named(void *arg, struct ledger_mail *entry, unsigned number, bool last) {
+    policy_tell(arg, entry, number, last);
+}
+
 struct client *scene_client(struct scene *s) {
     if (s->n_clients == SCENE_CLIENTS)
         abort();
-    return s->clients[s->n_clients++] = client_new(s->world, s->ledger);
+    struct client *c = client_new(s->world, s->ledger);
+    client_when_named(c, scene_named, s);
+    return s->clients[s->n_clients++] = c;
 }
 
 struct start_client {

@@ -10,10 +10,12 @@
 
 #include "client.h"
 #include "content.h"
+#include "policies.h"
 #include "relay.h"
 
 #define SCENE_HOSTS   5
 #define SCENE_CLIENTS 12
+#define SCENE_MAILS   500
 
 enum road_kind {
     ROAD_SINGLE,    /* relayhost = host 0 */
@@ -50,8 +52,13 @@ struct scene {
     unsigned n_clients;
     unsigned n_mails;
     unsigned n_orders;
-    bool lists;         /* names of the product's own stand for others: see lists.h */
-    unsigned filters;   /* FILTER_*: see filters.h */
+    bool lists;   /* names of the product's own stand for others: see lists.h */
+    bool policed; /* a policy service is asked: see policies.h */
+    enum policy_twist policy_twist;
+    unsigned policy_times, policy_requests;
+    enum ledger_policy policy_says[SCENE_MAILS]; /* by the number of the message */
+    bool virtuals;                               /* recipients stand for others: see virtuals.h */
+    unsigned filters;                            /* FILTER_*: see filters.h */
     bool cuts_orders;   /* power fails as soon as an order is called done */
     unsigned must_send; /* so many deliveries at least, if there is no fault */
     unsigned may_send;  /* so many at most; 0: any number */

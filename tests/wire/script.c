@@ -249,6 +249,10 @@ static struct client_mail draw_mail(struct scene *s) {
         if (s->lists && dice_says(d, 60))
             list_draw(s, &m, i);
     }
+    if (s->virtuals && m.rcpts[0].list == NULL && dice_says(d, 60))
+        virtual_draw(s, &m);
+    if (s->policed)
+        policy_draw(s, &m);
     return m;
 }
 
@@ -450,6 +454,7 @@ static void draw_trouble(struct scene *s) {
     }
     if (dice_says(d, s->lists || s->filters != 0 ? 30 : 8)) {
         const char *table = s->filters != 0 && dice_says(d, 50) ? filters_table(s)
+                            : s->virtuals && dice_says(d, 50)   ? "virtual"
                             : s->lists                          ? tables[3]
                                                                 : tables[dice_roll(d, 3)];
         wire_table_fails(s->world, table, 1 + (int64_t)dice_roll(d, 200000));
@@ -479,6 +484,11 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
     draw_settings(s);
     if (dice_says(&d, 20))
         lists_configure(s);
+    if (dice_says(&boxes, 20))
+        virtuals_configure(s);
+    if (dice_says(&boxes, 20))
+        policies_configure(s, (enum policy_twist)dice_roll(&boxes, POLICY_TWISTS),
+                           1 + dice_roll(&boxes, 6));
     if (dice_says(&d, 15) && road != ROAD_BOXES) /* they are of transports by SMTP */
         draw_filters(s);
     if (dice_says(&d, 15))

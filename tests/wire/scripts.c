@@ -8,9 +8,9 @@
 #include <string.h>
 
 static const struct named_group *const groups[] = {
-    &scripts_receive, &scripts_replies, &scripts_login,   &scripts_roads,
-    &scripts_queue,   &scripts_lists,   &scripts_filters, &scripts_early,
-    &scripts_rights,  &scripts_kills,   &scripts_boxes};
+    &scripts_receive, &scripts_replies, &scripts_login,   &scripts_roads,  &scripts_queue,
+    &scripts_lists,   &scripts_filters, &scripts_early,   &scripts_rights, &scripts_kills,
+    &scripts_boxes,   &scripts_virtual, &scripts_policies};
 #define GROUPS (sizeof groups / sizeof groups[0])
 
 unsigned scripts_count(void) {
@@ -78,6 +78,10 @@ static void add_mail(struct scene *s, struct client *c, const struct named *n, u
         add_parameters(&m);
     if (n->members > 0)
         list_make(s, &m, 0, n->list, n->members, n->owner);
+    if (n->virtuals > 0)
+        virtual_make(s, &m, n->list, n->virtuals);
+    if (n->policed)
+        policy_says(s, &m, n->says);
     content_make(&s->dice,
                  n->head != HEAD_USUAL ? n->head
                  : i % 2 == 0          ? HEAD_USUAL
@@ -164,6 +168,10 @@ void scripts_setup(struct wire_world *w, unsigned i) {
                  n->conf == NULL ? "" : n->conf);
     if (n->members > 0)
         lists_configure(s);
+    if (n->virtuals > 0)
+        virtuals_configure(s);
+    if (n->policed)
+        policies_configure(s, n->twisted, n->twisted_times);
     if (n->filters != 0)
         filters_configure(s, n->filters);
     if ((n->shape & SHAPE_ACCESS) != 0)

@@ -90,8 +90,13 @@ struct named {
     const char *fails;    /* the table that is out of order for the first 30 s; NULL: none */
     enum list_shape list; /* the first recipient of each message is one … */
     unsigned members;     /* … of so many; 0: it is none */
+    unsigned virtuals;    /* the first recipient stands for so many, as list says; 0: for none */
     unsigned filters;     /* FILTER_* */
     bool owner;           /* that has an owner */
+    bool policed;         /* a policy service is asked, which says … */
+    enum ledger_policy says;
+    enum policy_twist twisted;
+    unsigned twisted_times; /* requests that are answered so; 0: all */
 };
 
 struct named_group {
@@ -100,6 +105,6 @@ struct named_group {
 };
 extern const struct named_group scripts_receive, scripts_replies, scripts_login, scripts_roads,
     scripts_queue, scripts_lists, scripts_filters, scripts_early, scripts_rights, scripts_kills,
-    scripts_boxes;
+    scripts_boxes, scripts_virtual, scripts_policies;
 
 #endif
