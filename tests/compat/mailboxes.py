@@ -63,7 +63,7 @@ service lmtp {{
     def up(self):
         self.proc = subprocess.Popen([*SUDO, "dovecot", "-F", "-c", str(self.dir / "conf")], stderr=subprocess.DEVNULL,
                                      start_new_session=True)
-        wait_for(self.socket.exists, 15)
+        wait_for(self.socket.exists)
 
     def down(self):
         subprocess.run([*SUDO, "kill", "-9", "--", f"-{self.proc.pid}"])

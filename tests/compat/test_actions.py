@@ -115,7 +115,7 @@ def both(name_server, postfix):
             for name, port in zip(cases, ports):
                 said = [(talk, *dialogue(port, *talk)) for talk in TALKS]
                 over = lambda: set(re.findall(r": (\w+): removed", mta.new_log())) | on_hold(mta)
-                wait_for(lambda: {q for talk, _, q in said if q and not discards(talk)} <= over(), 60)
+                wait_for(lambda: {q for talk, _, q in said if q and not discards(talk)} <= over())
                 held = on_hold(mta)
                 became[name] = [(talk, replies, q in held, what_became(mta.new_log(), q)) for talk, replies, q in said]
             log = mta.new_log()

@@ -44,7 +44,7 @@ def both(name_server, postfix):
                 with Client(mta.port) as c:
                     assert c.mail("x@from.test", [f"ann@{name}.test"]).startswith("250")
             found = lambda: {o[0]: o[1:] for o in pair.outcomes(mta.new_log()) if o[0].startswith("ann@")}
-            wait_for(lambda: len(found()) == len(servers), 60)
+            wait_for(lambda: len(found()) == len(servers))
             outcomes = found()
         finally:
             mta.over()

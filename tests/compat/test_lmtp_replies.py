@@ -91,7 +91,7 @@ def both(name_server, postfix):
                 with Client(mta.port) as c:
                     assert c.mail("x@from.test", [f"{r}@{name}.test" for r in RCPTS], "Subject: x\r\n\r\n.\r\n").startswith("250")
             found = lambda: [o for o in pair.outcomes(mta.new_log()) if not o[0].endswith("from.test")]
-            wait_for(lambda: len(found()) == len(RCPTS) * len(boxes.servers), 60)
+            wait_for(lambda: len(found()) == len(RCPTS) * len(boxes.servers))
             outcomes = {name: sorted(o for o in found() if o[0].endswith(f"@{name}.test")) for name in boxes.servers}
         finally:
             mta.over()

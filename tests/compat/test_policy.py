@@ -127,7 +127,7 @@ def both(name_server, postfix):
                 for word in ACTIONS:
                     before = len(service.asked)
                     said[name, word] = dialogue(port, word), [comparable(a) for a in service.asked[before:]]
-            wait_for(lambda: len(re.findall(": removed", mta.new_log())) >= sum("queued" in s[0][-1] for s in said.values()), 60)
+            wait_for(lambda: len(re.findall(": removed", mta.new_log())) >= sum("queued" in s[0][-1] for s in said.values()))
         mails = sorted((m["from"].split()[1], m["content"].split(b"Received:")[0]) for m in relay.mails)
         seen.append((said, mails, service.connections))
         service.stop()

@@ -77,7 +77,7 @@ def mail(port, source, helo, sender, rcpts):
 
 def arrived(mta, relay, said):
     """The beginnings of what went out, each up to Postfix's own field."""
-    wait_for(lambda: len(re.findall(": removed", mta.new_log())) >= sum(s[-1].startswith("250") for s in said), 60)
+    wait_for(lambda: len(re.findall(": removed", mta.new_log())) >= sum(s[-1].startswith("250") for s in said))
     return sorted((m["from"].split()[1], m["content"].split(b"Received: ")[0].decode()) for m in relay.mails)
 
 
@@ -113,7 +113,7 @@ class Postgrey:
                                       f"--user={getpass.getuser()}", f"--group={grp.getgrgid(os.getgid()).gr_name}", "--hostname=mx.test",
                                       "--whitelist-clients=/dev/null", "--whitelist-recipients=/dev/null", *options],
                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: pair.listens(self.port), 30)
+        wait_for(lambda: pair.listens(self.port))
 
     def stop(self):
         self.proc.terminate()
