@@ -244,7 +244,8 @@ static void param_fill(struct config *c, const struct service *svc, struct param
                  : info->type == PARAM_INT ? "numerical"
                                            : "time",
                  info->name, text, type_hint(info->type));
-    else if (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)
+    else if (svc == NULL || info->lmtp ||
+             cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)
         number_check(c, file, line, info, at, text);
     if (info->type != PARAM_STR)
         free(text);

@@ -413,7 +413,7 @@ static void transaction_name(struct transaction *tx) {
     static _Atomic uint64_t number;
     uint64_t n = atomic_fetch_add_explicit(&number, 1, memory_order_relaxed);
     int64_t now = clock_wall_us();
-    snprintf(tx->instance, sizeof tx->instance, "%x.%llx.%llx.%llx", (unsigned)getpid(),
+    snprintf(tx->instance, sizeof tx->instance, "%llx.%llx.%llx",
              (unsigned long long)(now / 1000000), (unsigned long long)(now % 1000000),
              (unsigned long long)n);
 }
@@ -527,6 +527,8 @@ static bool rcpt_is_pending(const void *number, const void *transaction) {
 /* All that rcpt_is_same compares: a client may name one address with any number of ORCPT= values.
  */
 static uint64_t rcpt_key(const struct transaction *tx, const struct rcpt_in *r) {
+    if (tx->loses_original)
+        return kset_mix_folded(KSET_SEED, transaction_rcpt_addr(tx, r));
     uint64_t key = kset_mix_folded(KSET_SEED + r->notify, transaction_rcpt_addr(tx, r));
     return kset_mix_folded(key, str_make(tx->texts.p + r->orcpt_at, r->orcpt_n));
 }

@@ -181,7 +181,7 @@ static void check_next(struct route_check *c);
 static bool job_has_route(const struct job *j, const struct route *r) {
     struct sched *s = j->m->s;
     return r->rc == ROUTE_OK && r->here.status == MAIL_UNSET &&
-           r->transport->kind == SERVICE_SMTP &&
+           service_is_client(r->transport) &&
            !keys_has_word(s->cfg->p.defer_transports, r->transport->name) &&
            dest_get(s, r, j->m->env) == j->d;
 }

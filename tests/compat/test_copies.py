@@ -57,8 +57,9 @@ def flows(mta, relay, settings):
             said.append(replies)
             if replies[-1].startswith("250"):
                 wait_for(lambda: f"{replies[-1].split()[-1]}: removed" in mta.new_log())
-                active = lambda what: set(re.findall(rf": (\w+): {what}", mta.new_log()))
-                wait_for(lambda: active("from=<") == active("removed"))
+                named = lambda what: set(re.findall(what, mta.new_log()))
+                wait_for(lambda: named(r": (\w+): from=<") | named(r"notification: (\w+)") ==
+                         named(r": (\w+): removed"))
                 replies[-1] = "250"
         outcomes = sorted(pair.outcomes(mta.new_log()))
     finally:

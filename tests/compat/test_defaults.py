@@ -8,8 +8,9 @@ import pair
 import pytest
 from kit import BUILD
 
-PARAMS = pathlib.Path(__file__).resolve().parents[2] / "src" / "config" / "params.def"
-TYPES = dict((name, kind) for kind, name in re.findall(r"^PARAM\((\w+), (\w+),", PARAMS.read_text(), re.M))
+CONFIG = pathlib.Path(__file__).resolve().parents[2] / "src" / "config"
+TYPES = {name: kind for file in ("params.def", "lmtp.def")
+         for kind, name in re.findall(r"^(?:LMTP_)?PARAM\((\w+), (\w+),", (CONFIG / file).read_text(), re.M)}
 
 # Each difference between defaults: ours, Debian's, and why mail is none the worse for it.
 OWN = "it is Posthouse's own name, user or folder"
@@ -21,6 +22,7 @@ DIFFERENT = {
     "compatibility_level": ("3.6", "0", LEVEL),
     "config_directory": ("$system_config_directory", "/etc/postfix", OWN),
     "data_directory": ("$system_data_directory", "/var/lib/postfix", OWN),
+    "lmtp_tls_mandatory_protocols": (">=TLSv1.2", ">=TLSv1", "docs/differences.md: TLS 1.0 and 1.1 are retired"),
     "mail_name": ("Posthouse", "Postfix", OWN),
     "mail_owner": ("posthouse", "postfix", OWN),
     "mydomain": ("$system_domain", None, "a fact about the machine, compared by test_expanded_defaults"),
@@ -47,7 +49,6 @@ DIFFERENT = {
     "smtpd_tls_mandatory_protocols": (">=TLSv1.2", ">=TLSv1", "docs/differences.md: TLS 1.0 and 1.1 are retired"),
     "smtputf8_enable": ("yes", "${{$compatibility_level} <level {1} ? {no} : {yes}}", LEVEL),
     "syslog_name": ("postfix", "${multi_instance_name?{$multi_instance_name}:{postfix}}", "there is one instance"),
-    "virtual_alias_domains": ("", "$virtual_alias_maps", "docs/differences.md: such tables are refused"),
     "virtual_mailbox_domains": ("${virtual_mailbox_maps?{$virtual_mailbox_maps}}", "$virtual_mailbox_maps",
                                 "the same, but for a warning about a name that nothing sets"),
 }
@@ -55,15 +56,15 @@ DIFFERENT = {
 SAME_EXPANDED = {"append_dot_mydomain", "compatibility_level", "mydomain", "myhostname", "mynetworks", "mynetworks_style", "relay_domains",
                  "smtpd_client_event_limit_exceptions", "smtpd_hard_error_limit", "smtpd_junk_command_limit", "smtpd_per_request_deadline",
                  "smtpd_relay_restrictions", "smtpd_starttls_timeout", "smtpd_timeout", "smtputf8_enable", "syslog_name",
-                 "virtual_alias_domains", "virtual_mailbox_domains"}
+                 "virtual_mailbox_domains"}
 # With 3.10: of these both have the same by now.
-LATER_SAME = {"smtp_tls_mandatory_protocols", "smtpd_tls_mandatory_protocols", "smtpd_forbid_bare_newline"}
+LATER_SAME = {"lmtp_tls_mandatory_protocols", "smtp_tls_mandatory_protocols", "smtpd_tls_mandatory_protocols", "smtpd_forbid_bare_newline"}
 
 
 @pytest.fixture(name="face")
 def face_(tmp_path):
     (tmp_path / "postconf").symlink_to(BUILD / "src" / "posthouse")
-    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n")
+    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\nlmtp unix - - n - - lmtp\n")
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
     return tmp_path / "postconf"
 
@@ -91,7 +92,7 @@ def test_expanded_defaults(face):
     theirs = {name: text.replace("127.0.0.1/32", "127.0.0.0/8") for name, text in theirs.items()}
     both = {name: (ours[name], theirs[name]) for name in ours if name in theirs and ours[name] != theirs[name]}
     # What stands for itself in the table, and what is made of such a one.
-    own = {name for name in DIFFERENT if name not in SAME_EXPANDED} | {"smtpd_banner"}
+    own = {name for name in DIFFERENT if name not in SAME_EXPANDED} | {"smtpd_banner", "local_recipient_maps"}
     assert {name: two for name, two in both.items() if name not in own} == {}
 
 

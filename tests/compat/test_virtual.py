@@ -126,7 +126,8 @@ def flows(mta, relay, settings):
             said[name] = (replies, sorted(o for o in pair.outcomes(log)[before:] if "sender-" not in o[0]),
                           sorted(set(ORIGINALS.findall(log))))
         active = lambda what: set(re.findall(rf": (\w+): {what}", mta.new_log()))
-        wait_for(lambda: active("from=<") == active("removed"))
+        reports = lambda: set(re.findall(r"notification: (\w+)", mta.new_log()))
+        wait_for(lambda: active("from=<") | reports() == active("removed"))
     finally:
         mta.over()
     sent = sorted((pair.plain(m["from"]), [pair.plain(r) for r in sorted(m["rcpts"])], report_of(m)) for m in relay.mails)
