@@ -180,8 +180,7 @@ static void check_next(struct route_check *c);
 /* Would a recipient with that route be in the job? */
 static bool job_has_route(const struct job *j, const struct route *r) {
     struct sched *s = j->m->s;
-    return r->rc == ROUTE_OK && r->here.status == MAIL_UNSET &&
-           service_is_client(r->transport) &&
+    return r->rc == ROUTE_OK && r->here.status == MAIL_UNSET && service_is_client(r->transport) &&
            !keys_has_word(s->cfg->p.defer_transports, r->transport->name) &&
            dest_get(s, r, j->m->env) == j->d;
 }
