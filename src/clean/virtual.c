@@ -5,6 +5,9 @@
  * each is looked up until no table has it, the first address of what is found taking its place, the
  * others going to the end.  The query owns all that is in it, and frees itself after its asker's
  * function has returned, or in virtual_cancel.
+ *
+ * Who makes aliases is often no administrator of this machine, and answers that are remembered cost
+ * no waiting: after so many steps the loop serves others first.
  */
 #include "clean/virtual.h"
 
@@ -22,6 +25,12 @@
 
 enum virtual_went { VIRTUAL_ON, VIRTUAL_ASKING, VIRTUAL_OVER };
 
+/* Steps at a time; the loop has a few such times in one turn (loop_later). */
+#define STEPS 50U
+/* A name that has led to more than the limit is looked up so often all the same: as with Postfix, a
+ * table that fails says more than the limit.  Names that lead to each other have no end. */
+#define ROUNDS_BEYOND 10
+
 /* Texts that grow, each in memory of its own. */
 struct names {
     char **v;
@@ -33,7 +42,7 @@ struct virtual_query {
     struct lookup *lookup;
     const char *qid;
     struct trace *trace;
-    virtual_fn fn; /* NULL: cancelled while give was posted */
+    virtual_fn fn; /* NULL: cancelled while later was posted */
     void *arg;
     const struct rcpt *given;
     uint32_t n_given, at; /* given[at] is being expanded */
@@ -46,8 +55,9 @@ struct virtual_query {
     uint32_t cap;         /* room of r.rcpts */
     uint32_t tag;         /* of the question that is open; 0: none */
     struct keys keys;     /* of it */
-    struct later give;
-    bool posted;
+    bool finds;           /* virtual_find: one answer is all */
+    struct later later;   /* the result is given, or the next turn begins */
+    bool posted;          /* later is */
     struct virtual_result r;
 };
 
@@ -169,6 +179,11 @@ static enum virtual_went rcpt_ends(struct virtual_query *q) {
 
 /* -- what a name stands for -- */
 
+/* More names than virtual_alias_expansion_limit are none that the message will go to. */
+static bool is_beyond_limit(const struct virtual_query *q) {
+    return (int64_t)q->names.n > q->cfg->p.virtual_alias_expansion_limit;
+}
+
 struct virtual_taking {
     struct virtual_query *q;
     struct str extension; /* that the name has, and the key by which it was found has not */
@@ -190,7 +205,7 @@ static void virtual_take(struct virtual_taking *t, struct str addr) {
     if (t->found++ == 0) {
         free(virtual_name(q));
         q->names.v[q->name] = str_dup(addr);
-    } else {
+    } else if (!is_beyond_limit(q)) {
         names_add(&q->names, addr);
     }
     uint64_t hash = kset_mix_folded(KSET_SEED, self);
@@ -249,6 +264,7 @@ static enum virtual_went virtual_found(struct virtual_query *q, const struct map
 /* -- looking up -- */
 
 static enum virtual_went virtual_run(struct virtual_query *q, enum virtual_went went);
+static void virtual_go(struct virtual_query *q, enum virtual_went went);
 
 static void virtual_give(struct virtual_query *q) {
     if (q->fn != NULL)
@@ -275,6 +291,11 @@ static enum virtual_went virtual_answer(struct virtual_query *q, const struct ma
         return virtual_ends(q, VIRTUAL_FAILED, "virtual_alias_maps map lookup problem for %s",
                             virtual_name(q));
     virtual_note(q, a);
+    if (q->finds) {
+        q->r.found = a->rc == MAP_FOUND;
+        q->r.rc = VIRTUAL_OK;
+        return VIRTUAL_OVER;
+    }
     if (a->rc == MAP_FOUND) {
         q->rounds++;
         q->r.found = true;
@@ -288,8 +309,7 @@ static enum virtual_went virtual_answer(struct virtual_query *q, const struct ma
 static void virtual_on_answer(void *arg, const struct maps_answer *a) {
     struct virtual_query *q = arg;
     q->tag = 0;
-    if (virtual_run(q, virtual_answer(q, a)) == VIRTUAL_OVER)
-        virtual_give(q);
+    virtual_go(q, virtual_answer(q, a));
 }
 
 static enum virtual_went ask_table(struct virtual_query *q, enum match_rc local) {
@@ -317,8 +337,7 @@ static enum virtual_went ask_table(struct virtual_query *q, enum match_rc local)
 static void virtual_on_domain(void *arg, enum match_rc rc) {
     struct virtual_query *q = arg;
     q->tag = 0;
-    if (virtual_run(q, ask_table(q, rc)) == VIRTUAL_OVER)
-        virtual_give(q);
+    virtual_go(q, ask_table(q, rc));
 }
 
 /* Looks the name up, unless it stands for itself. */
@@ -355,7 +374,7 @@ static enum virtual_went virtual_step(struct virtual_query *q) {
         return rcpt_ends(q);
     if (q->r.n >= ENVELOPE_RCPTS_MAX)
         return virtual_ends(q, VIRTUAL_ENDLESS, "more than %u recipients", ENVELOPE_RCPTS_MAX);
-    if (q->rounds == 0 && (int64_t)q->names.n > q->cfg->p.virtual_alias_expansion_limit)
+    if ((q->rounds == 0 || q->rounds > ROUNDS_BEYOND) && is_beyond_limit(q))
         return virtual_ends(q, VIRTUAL_ENDLESS,
                             "unreasonable virtual_alias_maps map expansion size for %.*s",
                             STR_FMT(q->given[q->at].addr));
@@ -363,33 +382,75 @@ static enum virtual_went virtual_step(struct virtual_query *q) {
 }
 
 static enum virtual_went virtual_run(struct virtual_query *q, enum virtual_went went) {
-    while (went == VIRTUAL_ON)
+    for (unsigned i = 0; went == VIRTUAL_ON && i < STEPS; i++)
         went = virtual_step(q);
     return went;
 }
 
+static void virtual_turn(struct later *t) {
+    struct virtual_query *q = DL_OWNER(t, struct virtual_query, later);
+    q->posted = false;
+    if (q->fn == NULL)
+        virtual_free(q);
+    else
+        virtual_go(q, VIRTUAL_ON);
+}
+
+static void virtual_post(struct virtual_query *q, void (*run)(struct later *t)) {
+    q->posted = true;
+    q->later.run = run;
+    lookup_later(q->lookup, &q->later);
+}
+
+/* From the loop; q may be gone when this returns. */
+static void virtual_go(struct virtual_query *q, enum virtual_went went) {
+    went = virtual_run(q, went);
+    if (went == VIRTUAL_OVER)
+        virtual_give(q);
+    else if (went == VIRTUAL_ON)
+        virtual_post(q, virtual_turn);
+}
+
 static void virtual_give_later(struct later *t) {
-    virtual_give(DL_OWNER(t, struct virtual_query, give));
+    virtual_give(DL_OWNER(t, struct virtual_query, later));
+}
+
+static struct virtual_query *virtual_new(const struct config *cfg, struct lookup *k,
+                                         const char *qid, virtual_fn fn, void *arg) {
+    struct virtual_query *q = MEM_NEW(struct virtual_query);
+    q->cfg = config_ref((struct config *)(uintptr_t)cfg);
+    q->lookup = k;
+    q->qid = qid;
+    q->fn = fn;
+    q->arg = arg;
+    return q;
+}
+
+static struct virtual_query *virtual_begin(struct virtual_query *q, const struct rcpt *rcpts,
+                                           uint32_t n) {
+    q->given = rcpts;
+    q->n_given = n;
+    enum virtual_went went = virtual_run(q, VIRTUAL_ON);
+    if (went == VIRTUAL_ON)
+        virtual_post(q, virtual_turn);
+    else if (went == VIRTUAL_OVER) /* a known result comes later, too */
+        virtual_post(q, virtual_give_later);
+    return q;
 }
 
 struct virtual_query *virtual_expand(const struct config *cfg, struct lookup *k, const char *qid,
                                      const struct rcpt *rcpts, uint32_t n, struct trace *trace,
                                      virtual_fn fn, void *arg) {
-    struct virtual_query *q = MEM_NEW(struct virtual_query);
-    q->cfg = config_ref((struct config *)(uintptr_t)cfg);
-    q->lookup = k;
-    q->qid = qid;
+    struct virtual_query *q = virtual_new(cfg, k, qid, fn, arg);
     q->trace = trace;
-    q->given = rcpts;
-    q->n_given = n;
-    q->fn = fn;
-    q->arg = arg;
-    if (virtual_run(q, VIRTUAL_ON) == VIRTUAL_OVER) { /* a known result comes later, too */
-        q->posted = true;
-        q->give.run = virtual_give_later;
-        lookup_later(k, &q->give);
-    }
-    return q;
+    return virtual_begin(q, rcpts, n);
+}
+
+struct virtual_query *virtual_find(const struct config *cfg, struct lookup *k, const char *qid,
+                                   const struct rcpt *rcpt, virtual_fn fn, void *arg) {
+    struct virtual_query *q = virtual_new(cfg, k, qid, fn, arg);
+    q->finds = true;
+    return virtual_begin(q, rcpt, 1);
 }
 
 void virtual_cancel(struct virtual_query *q) {

@@ -40,6 +40,11 @@ bool virtual_is_idle(const struct config *cfg, const struct params *p);
 struct virtual_query *virtual_expand(const struct config *cfg, struct lookup *k, const char *qid,
                                      const struct rcpt *rcpts, uint32_t n, struct trace *trace,
                                      virtual_fn fn, void *arg);
+/* Asks for the recipient alone, and not for what it stands for: the result says whether it is
+ * found, and has no recipients.  So the cost of RCPT does not grow with the aliases behind a name.
+ */
+struct virtual_query *virtual_find(const struct config *cfg, struct lookup *k, const char *qid,
+                                   const struct rcpt *rcpt, virtual_fn fn, void *arg);
 /* fn is not called any more; q may be NULL. */
 void virtual_cancel(struct virtual_query *q);
 

@@ -665,8 +665,7 @@ static void rcpt_ask_virtual(struct session *s) {
         return;
     }
     tx->asked = (struct rcpt){.addr = pending_addr(tx)};
-    tx->aliases =
-        virtual_expand(s->cfg, s->r->lookup, "NOQUEUE", &tx->asked, 1, NULL, on_rcpt_virtual, s);
+    tx->aliases = virtual_find(s->cfg, s->r->lookup, "NOQUEUE", &tx->asked, on_rcpt_virtual, s);
 }
 
 static void on_rcpt_route(void *arg, const struct route *r) {

@@ -434,15 +434,12 @@ bool clean_is_idle(const struct config *cfg, const struct params *p) {
     return true;
 }
 
-struct virtual_query *virtual_expand(const struct config *cfg, struct lookup *k, const char *qid,
-                                     const struct rcpt *rcpts, uint32_t n, struct trace *trace,
-                                     virtual_fn fn, void *arg) {
+struct virtual_query *virtual_find(const struct config *cfg, struct lookup *k, const char *qid,
+                                   const struct rcpt *rcpt, virtual_fn fn, void *arg) {
     (void)cfg;
     (void)k;
     (void)qid;
-    (void)rcpts;
-    (void)n;
-    (void)trace;
+    (void)rcpt;
     (void)fn;
     (void)arg;
     fail_msg("no test has aliases of virtual(5)");
