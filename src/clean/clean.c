@@ -165,6 +165,7 @@ static void clean_run(struct clean_query *q, enum clean_went went) {
         copy_take(q, str_of(cfg->p.always_bcc));
         q->aliases = virtual_expand(cfg, q->ask.lookup, q->ask.qid, q->rcpts, q->n, NULL,
                                     clean_on_virtual, q);
+        virtual_bound(q->aliases);
     } else if (went == CLEAN_OVER) { /* perhaps clean_begin has not returned */
         q->posted = true;
         q->give.run = clean_give_later;

@@ -16,6 +16,7 @@
 
 #include "mail/address.h"
 #include "mail/addrlist.h"
+#include "mail/held.h"
 #include "route/aliased.h"
 #include "route/keys.h"
 #include "route/local.h"
@@ -58,6 +59,8 @@ struct virtual_query {
     bool finds;           /* virtual_find: one answer is all */
     struct later later;   /* the result is given, or the next turn begins */
     bool posted;          /* later is */
+    bool bounded;         /* virtual_bound was called */
+    size_t held;          /* bytes of the result, counted with the envelopes of queued mail */
     struct virtual_result r;
 };
 
@@ -90,6 +93,7 @@ static bool is_that_text(const void *val, const void *key) {
 /* -- the query -- */
 
 static void virtual_free(struct virtual_query *q) {
+    held_remove(q->held);
     keys_clear(&q->keys);
     names_clear(&q->names);
     names_clear(&q->kept);
@@ -124,6 +128,18 @@ static char *virtual_name(const struct virtual_query *q) {
 }
 
 /* -- the result -- */
+
+/* Such a result is made whatever others hold. */
+#define HELD_SMALL 65536U
+
+static void virtual_hold(struct virtual_query *q, size_t n) {
+    q->held += n;
+    held_add(n);
+}
+
+static bool is_crowded_out(const struct virtual_query *q) {
+    return q->bounded && q->held > HELD_SMALL && held_is_full(q->cfg->p.queue_memory_limit);
+}
 
 /* What goes on is one recipient if it is the same, and came of the same
  * (enable_original_recipient). */
@@ -171,6 +187,7 @@ static enum virtual_went rcpt_ends(struct virtual_query *q) {
         like.addr = str_of(names_add(&q->kept, str_of(q->names.v[i])));
         like.orig = str_eq(like.addr, given->addr) ? STR_NONE : given->addr;
         virtual_keep(q, like);
+        virtual_hold(q, sizeof like + like.addr.n);
     }
     names_clear(&q->names);
     q->at++;
@@ -366,6 +383,9 @@ static enum virtual_went virtual_step(struct virtual_query *q) {
         return VIRTUAL_OVER;
     }
     if (q->names.n == 0) {
+        if (is_crowded_out(q))
+            return virtual_ends(q, VIRTUAL_FULL,
+                                "what virtual_alias_maps gives takes too much memory");
         names_add(&q->names, q->given[q->at].addr);
         q->name = 0;
         q->rounds = 0;
@@ -451,6 +471,10 @@ struct virtual_query *virtual_find(const struct config *cfg, struct lookup *k, c
     struct virtual_query *q = virtual_new(cfg, k, qid, fn, arg);
     q->finds = true;
     return virtual_begin(q, rcpt, 1);
+}
+
+void virtual_bound(struct virtual_query *q) {
+    q->bounded = true;
 }
 
 void virtual_cancel(struct virtual_query *q) {

@@ -16,8 +16,9 @@
 enum virtual_rc {
     VIRTUAL_UNSET,
     VIRTUAL_OK,
-    VIRTUAL_FAILED, /* a table could not be asked: try again later */
-    VIRTUAL_ENDLESS /* more aliases than the limits allow, or an address that is too long */
+    VIRTUAL_FAILED,  /* a table could not be asked: try again later */
+    VIRTUAL_ENDLESS, /* more aliases than the limits allow, or an address that is too long */
+    VIRTUAL_FULL     /* there is no memory for so many: try again later */
 };
 
 struct virtual_result {
@@ -40,6 +41,9 @@ bool virtual_is_idle(const struct config *cfg, const struct params *p);
 struct virtual_query *virtual_expand(const struct config *cfg, struct lookup *k, const char *qid,
                                      const struct rcpt *rcpts, uint32_t n, struct trace *trace,
                                      virtual_fn fn, void *arg);
+/* The expansion, which has just begun, ends when it and the envelopes of queued mail take
+ * queue_memory_limit. */
+void virtual_bound(struct virtual_query *q);
 /* Asks for the recipient alone, and not for what it stands for: the result says whether it is
  * found, and has no recipients.  So the cost of RCPT does not grow with the aliases behind a name.
  */

@@ -261,6 +261,7 @@ void message_forget(struct session *s) {
 static enum cmd clean_failed(struct session *s, enum virtual_rc rc) {
     transaction_reject(s, "END-OF-MESSAGE",
                        rc == VIRTUAL_ENDLESS ? "451 4.6.0 Alias expansion error"
+                       : rc == VIRTUAL_FULL  ? "452 4.3.1 Insufficient system storage"
                                              : "451 4.3.0 Error: queue file write error");
     transaction_end(s);
     return CMD_DONE;

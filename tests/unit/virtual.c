@@ -5,10 +5,13 @@
 #include "route_rig.h"
 
 #include "clean/virtual.h"
+#include "mail/held.h"
 
 #define MAIN                                                                                       \
     "virtual_alias_domains = alias.test\n"                                                         \
-    "virtual_alias_maps = texthash:%s/virtual\n"
+    "virtual_alias_maps = texthash:%s/virtual\n"                                                   \
+    "queue_memory_limit = 1000000\n"                                                               \
+    "recipient_delimiter = +\n"
 
 /* What became of a query. */
 struct end {
@@ -98,6 +101,39 @@ static void test_many_names_take_turns(void **state) {
     config_unref(cfg);
 }
 
+/* A name that stands for many is named many times: clients that do so at a time take no more than
+ * the queue may. */
+static void test_memory_of_what_names_stand_for(void **state) {
+    struct sbuf rows = {0};
+    struct rcpt r[30];
+    char text[30][32];
+    (void)state;
+    add_row(&rows, "list", "m", 900);
+    for (unsigned i = 0; i < 30; i++) {
+        snprintf(text[i], sizeof text[i], "list+%u@alias.test", i);
+        r[i] = (struct rcpt){.addr = str_of(text[i])};
+    }
+    struct config *cfg = configure_rows(&rows);
+    struct lookup k = {.how = ANSWERS_NOW};
+    for (int bounded = 0; bounded <= 1; bounded++) {
+        struct end end = {.came = false};
+        uint64_t before = held_bytes();
+        struct virtual_query *q = virtual_expand(cfg, &k, "X", r, 30, NULL, on_end, &end);
+        if (bounded)
+            virtual_bound(q);
+        turns(&k, &end);
+        assert_int_equal(end.rc, bounded ? VIRTUAL_FULL : VIRTUAL_OK);
+        assert_true(held_bytes() == before);
+    }
+    held_add(1000000);
+    struct end end = {.came = false};
+    virtual_bound(virtual_expand(cfg, &k, "X", r, 1, NULL, on_end, &end)); /* little is taken */
+    turns(&k, &end);
+    assert_int_equal(end.rc, VIRTUAL_OK);
+    held_remove(1000000);
+    config_unref(cfg);
+}
+
 static void test_a_name_is_found_with_one_question(void **state) {
     struct sbuf rows = {0};
     (void)state;
@@ -124,6 +160,7 @@ static void test_a_name_is_found_with_one_question(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_names_that_lead_to_each_other),
                                        cmocka_unit_test(test_many_names_take_turns),
+                                       cmocka_unit_test(test_memory_of_what_names_stand_for),
                                        cmocka_unit_test(test_a_name_is_found_with_one_question)};
     return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }
