@@ -224,6 +224,8 @@ static enum access_step action_opens(struct access_run *a, const struct access_s
                                      struct str value) {
     if (a->n_inner >= INNER_MAX)
         return action_impossible(a, src, "names restrictions that lead back to it");
+    if (value.n > ACCESS_INNER_MAX)
+        return action_impossible(a, src, "names too many restrictions");
     struct access_inner *in = MEM_NEW(struct access_inner);
     in->text = str_dup(value);
     in->reader = (struct access_reader){a->reader.list, str_of(in->text)};

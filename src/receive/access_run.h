@@ -157,6 +157,9 @@ struct access_source {
     bool is_plain;          /* restrictions cannot be named */
 };
 
+/* Bytes of restrictions that a row names: to read them takes time with the square of it. */
+#define ACCESS_INNER_MAX 4096U
+
 /* Does what the value of access(5) says. */
 enum access_step access_act(struct access_run *a, const struct access_source *src,
                             struct str value);

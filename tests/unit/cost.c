@@ -9,6 +9,10 @@
 #include "mail/edit.h"
 #include "mail/header.h"
 #include "mail/words.h"
+#include "receive/access.h"
+#include "route/alias.h"
+#include "route/aliased.h"
+#include "route/nexthop.h"
 #include "smtp/command.h"
 #include "smtp/content.h"
 #include "smtp/reply.h"
@@ -173,6 +177,41 @@ static void read_withheld(struct str text, size_t piece) {
     withhold_clear(&w);
 }
 
+/* -- values of tables: who writes them is often no administrator of this machine -- */
+
+static void read_alias(struct str text, size_t piece) {
+    struct str rest = text, item;
+    size_t n = 0;
+    (void)piece;
+    while (alias_item_next(&rest, &item))
+        n += alias_item_kind(item);
+}
+
+static void read_access_row(struct str text, size_t piece) {
+    (void)piece;
+    access_action_unknown(text);
+}
+
+static void read_hops(struct str text, size_t piece) {
+    struct str bad;
+    struct sbuf out = {0};
+    (void)piece;
+    nexthop_check(text, &bad);
+    nexthop_check_lmtp(text, &bad);
+    nexthop_to_ascii(text, false, &out);
+    sbuf_free(&out);
+}
+
+/* virtual(5), and what another server or a database answers for it. */
+static void read_virtual(struct str text, size_t piece) {
+    static const struct params p = {.myorigin = "o.example", .mydomain = "d.example"};
+    struct sbuf out = {0};
+    struct addrlist_item item = {.addr = text, .has_domain = true};
+    read_list(text, piece);
+    aliased_address(&p, &item, STR_LIT("+x"), &out);
+    sbuf_free(&out);
+}
+
 /* A domain of an address has a thousand bytes at most. */
 static void read_domain(struct str text, size_t piece) {
     struct sbuf out = {0};
@@ -212,6 +251,14 @@ static const struct {
      {"\"", "\\", "@a", ",", "[", "]", ":", "\\x{1", "}", "."}},
     {"texts", read_texts, false, "", {"\xc3\xa9", "\xc2", "\"", " ", "a", "%4", "=", ",", "\\"}},
     {"withheld", read_withheld, false, "", {"0", "0.0 ", "\n", "a", ".", " "}},
+    {"alias", read_alias, false, "", {"\"", ",", "a", " ", "\\", ":include:/", "|", "("}},
+    {"virtual", read_virtual, false, "", {"\"", ",", "a", "@", "(", ")", "<", "\\"}},
+    {"access row", read_access_row, false, "", {"a ", "{", "}", ",", "permit ", "450 "}},
+    {"next hops",
+     read_hops,
+     false,
+     "",
+     {"[", "]", ":", "a", ", ", "inet:", "unix:", ".", "\u00e9"}},
     {"domain",
      read_domain,
      false,
