@@ -367,6 +367,8 @@ static enum step begin_handshake(struct dsess *s) {
     if (name.n > 0)
         SSL_set_tlsext_host_name(ssl, name.p);
     sbuf_free(&name);
+    if (!s->configured)
+        tls_bound_stranger(ssl);
     session_deadline(s, s->p->smtp_starttls_timeout);
     conn_tls(s->conn, ssl, false);
     return STEP_WAIT;

@@ -8,6 +8,8 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <strings.h>
 
@@ -24,6 +26,10 @@ enum { NAME_CHECKS_MAX = 10000, EXPONENT_BITS_MAX = 33, DSA_BITS_MAX = 3072 };
 /* Bytes of all certificates that a relay host shows together; of the host's own certificate, the
  * bytes of each of its two names and the number of its extensions. */
 enum { HOST_CERTS_MAX = 65536, HOST_DN_MAX = 4096, HOST_EXTENSIONS_MAX = 64 };
+
+/* Connections to hosts that no administrator chose, and bytes of all certificates that one may show
+ * where there are more. */
+enum { STRANGERS_MANY = 500, STRANGER_CERTS_MAX = 16384 };
 
 /* Bits of the Diffie-Hellman group that a relay host may choose with TLS 1.2. */
 enum { DH_BITS_MAX = 4096 };
@@ -313,6 +319,31 @@ static void bound_hosts(SSL_CTX *ctx) {
     SSL_CTX_set_max_cert_list(ctx, HOST_CERTS_MAX);
     SSL_CTX_set_cert_verify_callback(ctx, on_host_certificates, NULL);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+}
+
+/* -- hosts that no administrator chose -- */
+
+static atomic_size_t strangers;
+static int stranger_index; /* of an SSL's own data: it is counted */
+
+static void stranger_gone(void *ssl, void *counted, CRYPTO_EX_DATA *data, int index, long num,
+                          void *ptr) {
+    (void)ssl, (void)data, (void)index, (void)num, (void)ptr;
+    if (counted != NULL)
+        atomic_fetch_sub(&strangers, 1);
+}
+
+static void stranger_init(void) {
+    stranger_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, stranger_gone);
+}
+
+void tls_bound_stranger(SSL *ssl) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, stranger_init);
+    if (SSL_set_ex_data(ssl, stranger_index, &strangers) != 1)
+        return;
+    if (atomic_fetch_add(&strangers, 1) >= STRANGERS_MANY)
+        SSL_set_max_cert_list(ssl, STRANGER_CERTS_MAX);
 }
 
 static void ask_clients(SSL_CTX *ctx, const struct tls_conf *c) {

@@ -61,6 +61,10 @@ bool tls_show_chains(SSL *ssl, struct str pem);
  * that stands in them.  NULL, or why pem cannot be used (a literal). */
 bool tls_trust_begin(SSL *ssl);
 const char *tls_trust(SSL *ssl, struct str pem);
+/* Counts a connection to a host that no administrator chose, from before its handshake until ssl is
+ * freed.  Where there are many, what a further host may show is less: strangers, to whose hosts one
+ * mail may go, fill no memory with certificates. */
+void tls_bound_stranger(SSL *ssl);
 /* "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)" and key exchange, as Postfix logs;
  * fold stands where Postfix begins a line in a Received: field, " " for none. */
 void tls_describe(SSL *ssl, const char *fold, struct sbuf *out);

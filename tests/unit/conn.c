@@ -10,6 +10,7 @@
 
 #include "util/conn.h"
 #include "util/mem.h"
+#include "util/tls.h"
 
 static struct loop *loop;
 
@@ -592,6 +593,30 @@ static void test_tls_answer_before_failed_write(void **state) {
 }
 
 /* Large content through TLS: records that stay in the TLS layer are offered as well. */
+/* Hosts of strangers may show less where there are many of them, and as much as before afterwards.
+ */
+static void test_tls_many_strangers(void **state) {
+    enum { N = 600 };
+    struct tls_conf conf = {.ciphers = "DEFAULT", .protocols = ""};
+    char *why = NULL;
+    SSL_CTX *ctx = tls_context(&conf, &why);
+    SSL *ssl[N];
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < N; i++) {
+            ssl[i] = SSL_new(ctx);
+            tls_bound_stranger(ssl[i]);
+        }
+        assert_int_equal(SSL_get_max_cert_list(ssl[0]), 65536);
+        assert_int_equal(SSL_get_max_cert_list(ssl[499]), 65536);
+        assert_int_equal(SSL_get_max_cert_list(ssl[500]), 16384);
+        assert_int_equal(SSL_get_max_cert_list(ssl[N - 1]), 16384);
+        for (int i = 0; i < N; i++)
+            SSL_free(ssl[i]);
+    }
+    SSL_CTX_free(ctx);
+}
+
 static void test_tls_bulk(void **state) {
     struct owner client = {0}, server = {.use = 700};
     SSL_CTX *sctx = server_ctx(), *cctx = SSL_CTX_new(TLS_client_method());
@@ -660,6 +685,7 @@ int main(void) {
         cmocka_unit_test(test_output_is_bounded),
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_tls_injection),
+        cmocka_unit_test(test_tls_many_strangers),
         cmocka_unit_test(test_tls_peer_goes),
         cmocka_unit_test(test_tls_answer_before_failed_write),
         cmocka_unit_test(test_tls_bulk),
