@@ -153,13 +153,22 @@ static bool rcpt_is_taken(const void *number, const void *query) {
             str_ieq(had->orig, now->orig));
 }
 
+/* All that rcpt_is_taken compares: a thousand names may stand for the same thousand. */
+static uint64_t rcpt_hash(const struct virtual_query *q, const struct rcpt *r) {
+    uint64_t hash = kset_mix_folded(KSET_SEED + r->expanded, r->addr);
+    if (!q->cfg->p.enable_original_recipient)
+        return hash;
+    hash = kset_mix_folded(hash + r->notify, r->orcpt);
+    return kset_mix_folded(hash, r->orig.n > 0 ? r->orig : r->addr);
+}
+
 static void virtual_keep(struct virtual_query *q, struct rcpt rcpt) {
     if (q->r.n == q->cap) {
         q->cap = q->cap == 0 ? 8 : q->cap * 2;
         q->r.rcpts = mem_realloc(q->r.rcpts, q->cap * sizeof *q->r.rcpts);
     }
     q->r.rcpts[q->r.n] = rcpt;
-    uint64_t hash = kset_mix_folded(KSET_SEED, rcpt.addr);
+    uint64_t hash = rcpt_hash(q, &rcpt);
     if (kset_get(&q->taken, hash, rcpt_is_taken, q) == NULL)
         kset_add(&q->taken, hash, (void *)(uintptr_t)++q->r.n);
 }
