@@ -13,13 +13,10 @@
 #include "config/unread.h"
 #include "util/mem.h"
 
-const char *const refusal_lists[] = {"smtpd_client_restrictions",
-                                     "smtpd_helo_restrictions",
-                                     "smtpd_sender_restrictions",
-                                     "smtpd_relay_restrictions",
-                                     "smtpd_recipient_restrictions",
-                                     "smtpd_data_restrictions",
-                                     NULL};
+const char *const refusal_lists[REFUSAL_LISTS] = {
+    "smtpd_client_restrictions",     "smtpd_helo_restrictions",      "smtpd_sender_restrictions",
+    "smtpd_relay_restrictions",      "smtpd_recipient_restrictions", "smtpd_data_restrictions",
+    "smtpd_end_of_data_restrictions"};
 
 /* Is a row of that kind about the asker?  own: it is its own setting. */
 static bool where_concerns(const struct refusal_asker *who, enum unread_where where, bool own) {
@@ -272,7 +269,7 @@ void refusals_fill(struct refusals *to, const struct refusal_asker *who) {
     for (size_t i = 0; !who->expands && i < who->main->n; i++)
         if (who->own == NULL || cfg_file_find(who->own, str_of(who->main->v[i].name)) == NULL)
             refuse_entry(to, who, &who->main->v[i], false);
-    for (size_t i = 0; who->receives && refusal_lists[i] != NULL; i++)
+    for (size_t i = 0; who->receives && i < REFUSAL_LISTS; i++)
         refuse_words(to, who, refusal_lists[i]);
     if (!who->expands)
         refuse_filter_tables(to, who);

@@ -29,9 +29,10 @@ struct refusals {
     size_t n;
 };
 
-/* The lists of restrictions that are read, postconf(5); NULL at the end.  Those of ETRN and of the
- * end of the content are parameters that Posthouse does not have. */
-extern const char *const refusal_lists[];
+/* The lists of restrictions, postconf(5), in the order in which they are evaluated.  That of ETRN
+ * is a parameter that Posthouse does not have. */
+enum { REFUSAL_LISTS = 7 };
+extern const char *const refusal_lists[REFUSAL_LISTS];
 
 /* Who asks: a service, or sendmail's mail. */
 struct refusal_asker {

@@ -272,7 +272,7 @@ void unread_say_rest(const struct config *cfg, struct diags *d) {
             say_deaf(svc, d);
             say_unknown(cfg, &svc->overrides, d);
         }
-        for (size_t k = 0; svc->kind == SERVICE_SMTPD && refusal_lists[k] != NULL; k++)
+        for (size_t k = 0; svc->kind == SERVICE_SMTPD && k < REFUSAL_LISTS; k++)
             say_words(cfg, svc, refusal_lists[k], &said, d);
     }
     sbuf_free(&said);

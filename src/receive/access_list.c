@@ -11,10 +11,7 @@
 
 /* -- the words of a list -- */
 
-static const char *const list_names[LISTS] = {
-    "smtpd_client_restrictions",     "smtpd_helo_restrictions",      "smtpd_sender_restrictions",
-    "smtpd_relay_restrictions",      "smtpd_recipient_restrictions", "smtpd_data_restrictions",
-    "smtpd_end_of_data_restrictions"};
+_Static_assert((int)LISTS == (int)REFUSAL_LISTS, "each list of config/refusal.h is read");
 
 struct access_reader access_list_open(const struct params *p, enum list list) {
     const char *const values[LISTS] = {
@@ -130,7 +127,7 @@ static void check_spawned(const struct config *cfg, const struct service *svc, e
                 "%s: %s: check_policy_service %.*s: Posthouse has no \"%s\" and does not start "
                 "that program: while nothing else has started it there, mail is put off, as "
                 "smtpd_policy_service_default_action says",
-                svc->name, list_names[list], STR_FMT(where), s->command);
+                svc->name, refusal_lists[list], STR_FMT(where), s->command);
     }
 }
 
@@ -145,21 +142,21 @@ static void check_list(const struct config *cfg, const struct service *svc, enum
             diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: a table needs a restriction before it: mail that comes to it is "
                      "refused, 451 4.3.5",
-                     svc->name, list_names[list]);
+                     svc->name, refusal_lists[list]);
         else if (item.word == NULL)
             diag_add(d, waits, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: unknown restriction \"%.*s\": mail that comes to it is refused, "
                      "451 4.3.5",
-                     svc->name, list_names[list], STR_FMT(item.text));
+                     svc->name, refusal_lists[list], STR_FMT(item.text));
         else if (item.has_no_table)
             diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: %s needs a table: mail that comes to it is refused, 451 4.3.5",
-                     svc->name, list_names[list], item.word->name);
+                     svc->name, refusal_lists[list], item.word->name);
         else if (item.word->kind == WORD_POLICY && access_policy_bad(item.table) != NULL)
             diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
                      "%s: %s: check_policy_service %.*s: %s: mail that comes to it is refused, "
                      "451 4.3.5",
-                     svc->name, list_names[list], STR_FMT(item.table),
+                     svc->name, refusal_lists[list], STR_FMT(item.table),
                      access_policy_bad(item.table));
         else if (item.word->kind == WORD_POLICY)
             check_spawned(cfg, svc, list, access_policy_where(item.table), d);
@@ -174,7 +171,8 @@ static void check_logins(const struct service *svc, enum list list, struct diags
                           : "smtpd_sasl_auth_enable is off: it is passed over, as Postfix does";
     if (why != NULL && compares_logins(svc, list))
         diag_add(d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
-                 "%s: %s compares senders with logins, but %s", svc->name, list_names[list], why);
+                 "%s: %s compares senders with logins, but %s", svc->name, refusal_lists[list],
+                 why);
 }
 
 void access_check(const struct config *cfg, const struct service *svc, enum diag_level waits,

@@ -109,12 +109,11 @@ static void clientcert_say(const struct config *cfg, const struct service *svc,
 }
 
 static bool restrictions_have(const struct params *p, const char *word) {
-    const char *const lists[] = {p->smtpd_client_restrictions,    p->smtpd_helo_restrictions,
-                                 p->smtpd_sender_restrictions,    p->smtpd_relay_restrictions,
-                                 p->smtpd_recipient_restrictions, p->smtpd_data_restrictions};
-    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
-        if (list_has_word(str_of(lists[i]), word))
+    for (size_t i = 0; i < REFUSAL_LISTS; i++) {
+        const struct param_info *info = param_find(refusal_lists[i], strlen(refusal_lists[i]));
+        if (list_has_word(str_of(params_text_at(p, info->offset)), word))
             return true;
+    }
     return false;
 }
 

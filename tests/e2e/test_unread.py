@@ -80,6 +80,21 @@ def test_every_restriction_of_postfix_has_its_verdict(tmp_path):
             raise AssertionError(f"{word} is passed over, and check does not say so: {out}")
 
 
+def lists_of_restrictions():
+    return [row[1] for row in table() if row[0] == "read" and re.fullmatch(r"smtpd_\w+_restrictions", row[1])]
+
+
+def test_a_restriction_that_is_not_done_is_named_in_every_list(tmp_path):
+    """The list of the end of the content, the youngest one, was read and not looked through."""
+    refused = [row[1] for row in table() if row[0] == "refused word"]
+    assert len(refused) > 20 and len(lists_of_restrictions()) == 7
+    for name in lists_of_restrictions():
+        words = "".join(f", {word} static:x" for word in refused)
+        p = Posthouse(f"relayhost = [127.0.0.1]:9\n{name} = permit_mynetworks, reject_unauth_destination{words}\n", directory=tmp_path)
+        out = p.run("check").stdout
+        assert [word for word in refused if f"not implemented: {name}: {word}: " not in out] == [], out
+
+
 def settings(rows, form):
     """Each of these refused parameters, with a value that asks for something."""
     other = {"no": "yes", "yes": "no", "ignore": "enforce"} | {"postscreen_denylist_action": "drop"}
@@ -141,6 +156,7 @@ CASES = {
     "curves": ("tls_eecdh_auto_curves = X25519\n", "tls_eecdh_auto_curves"),
     "a proxy in front": ("smtpd_upstream_proxy_protocol = haproxy\n", "smtpd_upstream_proxy_protocol"),
     "a word": ("smtpd_client_restrictions = reject_rbl_client dnsbl.example\n", "reject_rbl_client"),
+    "a word behind the content": ("smtpd_end_of_data_restrictions = reject_unverified_sender\n", "reject_unverified_sender"),
     "networks of clients": ("smtpd_client_ipv6_prefix_length = 64\n", "smtpd_client_ipv6_prefix_length"),
     "SRV records": ("use_srv_lookup = submission\n", "use_srv_lookup"),
     "another certificate": ("smtpd_tls_eccert_file = /x.pem\n", "smtpd_tls_eccert_file"),
