@@ -227,12 +227,13 @@ static void param_fill(struct config *c, const struct service *svc, struct param
     const struct cfg_entry *set = config_entry(c, svc, str_make(info->name, info->name_n), &file);
     const char *raw = set == NULL ? info->def : set->value;
     int line = set == NULL ? 0 : set->line;
+    bool first_seen = svc == NULL || info->lmtp || /* else it was judged as main.cf's */
+                      cfg_file_find(&svc->overrides, str_of(info->name)) != NULL;
     if (cfg_expand(&out, str_of(raw), scope_lookup, &s, &why, &undefined) < 0) {
         diag_add(&c->diags, DIAG_ERROR, file, line, "%s: %s in \"%s\"", info->name, why,
                  secret_quote_value(info->name, raw));
         sbuf_reset(&out);
-    } else if (undefined.n > 0 &&
-               (svc == NULL || cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)) {
+    } else if (undefined.n > 0 && first_seen) {
         diag_add(&c->diags, DIAG_WARN, file, line, "%s: undefined parameter: %s", info->name,
                  secret_quote_undefined(info->name, sbuf_str(&out), undefined.p));
     }
@@ -244,8 +245,7 @@ static void param_fill(struct config *c, const struct service *svc, struct param
                  : info->type == PARAM_INT ? "numerical"
                                            : "time",
                  info->name, text, type_hint(info->type));
-    else if (svc == NULL || info->lmtp ||
-             cfg_file_find(&svc->overrides, str_of(info->name)) != NULL)
+    else if (first_seen)
         number_check(c, file, line, info, at, text);
     if (info->type != PARAM_STR)
         free(text);

@@ -30,12 +30,12 @@ static struct str word_unbraced(struct str word) {
 
 /* "1000s", "3h"; without a unit: seconds. */
 static const char *word_time(struct str value, int64_t *seconds) {
-    return config_time(value, 's', seconds) ? NULL : "a time is none";
+    return config_time(value, 's', seconds) && *seconds > 0 ? NULL : "a time is none";
 }
 
-static const char *word_count(struct str value, int64_t *count) {
+static const char *word_count(struct str value, int64_t least, int64_t *count) {
     uint64_t n;
-    if (!str_u64(value, &n) || n > 1000000)
+    if (!str_u64(value, &n) || n < (uint64_t)least || n > 1000000)
         return "a number is none";
     *count = (int64_t)n;
     return NULL;
@@ -46,16 +46,17 @@ static const char *take_setting(struct policy_word *w, struct str name, struct s
         const char *name;
         int64_t *at;
         bool time;
-    } numbers[] = {{"timeout", &w->how.timeout_s, true},
-                   {"max_idle", &w->how.max_idle_s, true},
-                   {"max_ttl", &w->how.max_ttl_s, true},
-                   {"retry_delay", &w->how.retry_delay_s, true},
-                   {"request_limit", &w->how.request_limit, false},
-                   {"try_limit", &w->how.try_limit, false}};
+        int64_t least;
+    } numbers[] = {{"timeout", &w->how.timeout_s, true, 1},
+                   {"max_idle", &w->how.max_idle_s, true, 1},
+                   {"max_ttl", &w->how.max_ttl_s, true, 1},
+                   {"retry_delay", &w->how.retry_delay_s, true, 1},
+                   {"request_limit", &w->how.request_limit, false, 0},
+                   {"try_limit", &w->how.try_limit, false, 1}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (str_eq_c(name, numbers[i].name))
             return numbers[i].time ? word_time(value, numbers[i].at)
-                                   : word_count(value, numbers[i].at);
+                                   : word_count(value, numbers[i].least, numbers[i].at);
     if (str_eq_c(name, "default_action"))
         w->action = value;
     else if (str_eq_c(name, "policy_context"))

@@ -1,4 +1,5 @@
 """check_policy_service (SMTPD_POLICY_README): what a service is asked and what its answer does, in Debian's Postfix and in Posthouse."""
+import contextlib
 import re
 import socket
 import threading
@@ -167,3 +168,22 @@ def test_a_service_that_does_not_answer(name_server, postfix, service):
     assert said[1] == said[0]
     if s:
         s.stop()
+
+
+BAD = ["inet:127.0.0.1:9, try_limit=0", "inet:127.0.0.1:9, timeout=0s", "inet:127.0.0.1:9, max_ttl=0", "inet:127.0.0.1:9, retry_delay=0s",
+       "inet:127.0.0.1:9, max_idle=0", "inet:127.0.0.1:9, try_limit=x", "inet:127.0.0.1:9, no_such=1", "inet:127.0.0.1:9, try_limit"]
+
+
+def test_settings_that_are_none(name_server, postfix):
+    """With Postfix no client of such a service gets an answer; here it gets one that puts the mail off, and check says why."""
+    cases = [[f"smtpd_recipient_restrictions = check_policy_service {{ {bad} }}, permit"] for bad in BAD]
+    with pair.services(postfix, MAIN, cases) as ports:
+        with contextlib.ExitStack() as clients:
+            for port in ports:
+                clients.enter_context(socket.create_connection(("127.0.0.1", port)))
+            wait_for(lambda: postfix.new_log().count(": fatal: ") >= len(BAD))
+    ours = pair.Ours(name_server)
+    with pair.services(ours, MAIN, cases) as ports:
+        for port, bad in zip(ports, BAD):
+            assert dialogue(port, "dunno")[1].startswith("451 4.3.5"), bad
+        assert ours.p.run("check").stdout.count("mail that comes to it is refused") == len(BAD)
