@@ -211,6 +211,8 @@ static void name_filter_on_answer(void *arg, const struct resolve_answer *a) {
 
 void filter_ask_names(struct dsess *s, enum resolve_type type, const char *name, resolve_fn fn) {
     struct resolver *r = s->configured ? s->d->chosen : s->d->resolver;
+    if (type == RESOLVE_ADDR)
+        type = resolver_address_type(s->p);
     if (s->p->smtp_dns_reply_filter[0] == '\0') {
         s->query = resolver_ask(r, type, name, fn, s);
         return;

@@ -34,10 +34,9 @@ struct ways {
     int64_t restart_ms; /* loop's time of the next try to start, or to say that none works */
     bool asked;         /* ctx was asked something, and so has its thread */
     bool asks_mx;       /* smtp_dns_support_level does not forbid it */
-    bool dns_first;     /* ADDR: before the hosts file; else behind it */
-    bool dns_alone;     /* ADDR: the hosts file does not count */
-    char *hosts;        /* text of the hosts file */
-    struct sbuf about;  /* all settings that they were made of */
+    enum resolve_type addresses; /* what ADDR is */
+    char *hosts;                 /* text of the hosts file */
+    struct sbuf about;           /* all settings that they were made of */
 };
 
 struct resolver {
@@ -70,14 +69,6 @@ static void on_readable(uv_poll_t *h, int status, int events) {
     (void)status;
     (void)events;
     ub_process(w->ctx);
-}
-
-static bool word_in(const char *list, const char *word) {
-    struct str rest = str_of(list), w;
-    while (str_split(&rest, ", \t", &w))
-        if (str_ieq_c(w, word))
-            return true;
-    return false;
 }
 
 /* The servers of resolver_servers, or of resolver_file, each with a blank. */
@@ -172,7 +163,7 @@ static void say_unasked(const struct ways *w) {
 
 static void ways_start_dns(struct loop *l, struct ways *w, const char *file) {
     w->restart_ms = l->now_ms + RESTART_MS;
-    if (w->servers.n == 0 && w->dns_first)
+    if (w->servers.n == 0 && w->addresses != RESOLVE_NATIVE)
         log_warn("smtp", "no DNS server is configured in resolver_servers or %s", file);
     else if (w->servers.n > 0 && !ways_try_dns(l, w))
         say_unasked(w);
@@ -202,15 +193,13 @@ static bool ways_may_ask(struct loop *l, struct ways *w) {
 /* The settings, without what they begin. */
 static struct ways *ways_of(const struct config *cfg) {
     struct ways *w = MEM_NEW(struct ways);
-    const char *how = cfg->p.smtp_host_lookup;
     int err;
     w->users = 1;
-    w->asks_mx = !word_in(cfg->p.smtp_dns_support_level, "disabled");
-    w->dns_first = word_in(how, "dns") && w->asks_mx;
-    w->dns_alone = w->dns_first && !word_in(how, "native");
+    w->asks_mx = resolver_may_ask_mx(&cfg->p);
+    w->addresses = resolver_address_type(&cfg->p);
     w->hosts = str_dup(config_file(cfg, cfg->p.resolver_hosts_file, &err));
     list_servers(cfg, &w->servers);
-    sbuf_printf(&w->about, "%d %d %d %s\n%s", w->asks_mx, w->dns_first, w->dns_alone,
+    sbuf_printf(&w->about, "%d %d %s\n%s", w->asks_mx, (int)w->addresses,
                 w->servers.n > 0 ? w->servers.p : "", w->hosts);
     return w;
 }
@@ -252,10 +241,10 @@ void resolver_reload(struct resolver *r, const struct config *cfg) {
 
 struct resolver *resolver_new(struct loop *l, const struct config *cfg) {
     struct resolver *r = MEM_NEW(struct resolver);
-    const char *proto = cfg->p.inet_protocols;
+    struct str proto = str_of(cfg->p.inet_protocols);
     r->loop = l;
-    r->v4 = word_in(proto, "all") || word_in(proto, "ipv4");
-    r->v6 = word_in(proto, "all") || word_in(proto, "ipv6");
+    r->v4 = list_has_word(proto, "all") || list_has_word(proto, "ipv4");
+    r->v6 = list_has_word(proto, "all") || list_has_word(proto, "ipv6");
     resolver_reload(r, cfg);
     return r;
 }
@@ -512,9 +501,11 @@ struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, 
     struct ways *w = q->ways;
     if (type == RESOLVE_MX && w->asks_mx)
         ask_dns(q, 0, name, T_MX);
-    if (type == RESOLVE_NATIVE || (type == RESOLVE_ADDR && !w->dns_first))
+    if (type == RESOLVE_ADDR)
+        type = w->addresses;
+    if (type == RESOLVE_NATIVE)
         ask_hosts(q, name);
-    else if (type == RESOLVE_ADDR && !w->dns_alone)
+    else if (type == RESOLVE_BOTH)
         q->in_hosts = mem_strdup(name);
     if (type != RESOLVE_MX && q->a.n_addrs == 0)
         ask_addresses(q, name);

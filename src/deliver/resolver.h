@@ -53,17 +53,30 @@ struct resolve_answer {
 
 typedef void (*resolve_fn)(void *arg, const struct resolve_answer *a);
 
-enum resolve_type { RESOLVE_ADDR, RESOLVE_MX, RESOLVE_NATIVE };
+enum resolve_type { RESOLVE_ADDR, RESOLVE_MX, RESOLVE_NATIVE, RESOLVE_DNS, RESOLVE_BOTH };
+
+/* May MX records be asked for? */
+static inline bool resolver_may_ask_mx(const struct params *p) {
+    return !list_has_word(str_of(p->smtp_dns_support_level), "disabled");
+}
+
+/* The type in whose place RESOLVE_ADDR is for a service with these parameters. */
+static inline enum resolve_type resolver_address_type(const struct params *p) {
+    struct str how = str_of(p->smtp_host_lookup);
+    if (!list_has_word(how, "dns") || !resolver_may_ask_mx(p))
+        return RESOLVE_NATIVE;
+    return list_has_word(how, "native") ? RESOLVE_BOTH : RESOLVE_DNS;
+}
 
 struct resolver *resolver_new(struct loop *l, const struct config *cfg);
 /* On the loop: new questions go by cfg.  What was remembered of old answers is kept if the settings
  * that concern the resolver are the same; inet_protocols stays as it was at the start. */
 void resolver_reload(struct resolver *r, const struct config *cfg);
-/* ADDR: A and AAAA as inet_protocols says, from the DNS; where smtp_host_lookup has both words,
- * from the hosts file if the DNS says that there are none; with "native" alone as NATIVE: from the
- * hosts file, and from the DNS where that has none.  MX: no records are asked for, and there are
- * none, where smtp_dns_support_level is disabled; ADDR is as NATIVE then.  fn is called once, from
- * the loop; the query is no more valid then. */
+/* DNS: A and AAAA as inet_protocols says, from the DNS alone.  BOTH: from the hosts file, too, if
+ * the DNS says that there are none.  NATIVE: from the hosts file, and from the DNS where that has
+ * none. ADDR: the one of these that main.cf's smtp_host_lookup says.  MX: no records are asked for,
+ * and there are none, where smtp_dns_support_level is disabled; ADDR is as NATIVE then.  fn is
+ * called once, from the loop; the query is no more valid then. */
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg);
 /* The name of an address, as NATIVE: any text without NUL, which may be no host name. */

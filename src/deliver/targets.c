@@ -322,7 +322,7 @@ static enum step begin_hop(struct dsess *s) {
     } else if (netaddr_parse(&a, s->hop.host, s->hop.port)) {
         add_target(s, host, &a);
         step = STEP_AGAIN;
-    } else if (s->hop.bracketed || strcmp(s->p->smtp_dns_support_level, "disabled") == 0) {
+    } else if (s->hop.bracketed || !resolver_may_ask_mx(s->p)) {
         step = ask_host(s, host);
     } else {
         filter_ask_names(s, RESOLVE_MX, host, on_mx);

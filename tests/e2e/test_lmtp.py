@@ -59,3 +59,24 @@ def test_who_was_answered_for_gets_no_second_copy():
     assert sorted(m["rcpts"][0] for m in server.mails) == [f"RCPT TO:<{n}@box.example>" for n in ("one", "three", "two")]
     assert [r[3] for r in got if r[0] == "one@box.example"] == ["sent"]
     assert [r[2:] for r in got if r[0] == "two@box.example"] == [("4.4.2", "deferred"), ("2.0.0", "sent")]
+
+
+@pytest.mark.parametrize("set_by", ["main.cf", "master.cf"])
+def test_each_transport_has_its_own_way_to_look_names_up(set_by, dns):
+    """lmtp_host_lookup was read, shown, and passed over: names of /etc/hosts were asked for in the DNS, as smtp_host_lookup says."""
+    own = "lmtp_host_lookup = native\n" if set_by == "main.cf" else ""
+    lines = "lmtp unix - - n - - lmtp\nnear unix - - n - - smtp\n"
+    if set_by == "master.cf":
+        lines = "lmtp unix - - n - - lmtp\n -o lmtp_host_lookup=native\nnear unix - - n - - smtp\n -o smtp_host_lookup=native\n"
+    with FakeRelay(lmtp=True) as server, FakeRelay() as relay:
+        main = MAIN.format(hop=f"inet:[store.internal]:{server.port}") + own
+        main += f"transport_maps = inline:{{{{ near.example=near:[store.internal]:{relay.port} }}}}\n"
+        main += "resolver_hosts_file = {dir}/hosts\n"
+        with Posthouse(main, lines, files={"hosts": "127.0.0.1 store.internal\n"}, dns=dns) as ph:
+            send(ph, "one@box.example")
+            server.wait_mails(1)
+            ph.send("a@far.example", ["two@near.example"])
+            if set_by == "master.cf":
+                relay.wait_mails(1)
+            else:  # the other transport goes by smtp_host_lookup, which says dns
+                ph.wait_log("to=<two@near.example>, .*status=deferred .*store.internal")

@@ -521,7 +521,7 @@ static void answer_from_zones(void) {
         struct str rest = str_of(z->addrs == NULL ? "" : z->addrs), one;
         if (strcmp(z->name, asked.name) != 0)
             continue;
-        while (asked.type == RESOLVE_ADDR && str_split(&rest, " ", &one))
+        while (asked.type != RESOLVE_MX && str_split(&rest, " ", &one))
             assert_true(netaddr_parse(&addrs[a.n_addrs++], one, 0));
         if (asked.type == RESOLVE_MX)
             zone_mx(z, &a, mx);
