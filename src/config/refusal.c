@@ -33,7 +33,7 @@ static bool where_concerns(const struct refusal_asker *who, enum unread_where wh
     case UNREAD_ALIAS:
         return who->receives || sendmail || (who->expands && own);
     case UNREAD_CLIENT: /* what goes out wrong is not taken in */
-        return who->sends || (!own && !who->lmtp);
+        return who->sends || own == who->lmtp;
     case UNREAD_LMTP:
         return who->lmtp;
     case UNREAD_BOTH:
@@ -75,7 +75,8 @@ static void refuse_entry(struct refusals *to, const struct refusal_asker *who,
                          const struct cfg_entry *e, bool own) {
     const struct unread *u = unread_find(e->name);
     if (u == NULL || u->where == UNREAD_NOWHERE || param_find(e->name, strlen(e->name)) != NULL ||
-        !where_concerns(who, u->where, own) || value_is_idle(who, e->value, u->idle))
+        !where_concerns(who, u->where, own) || value_is_idle(who, e->value, u->idle) ||
+        (who->lmtp && strncmp(e->name, "smtp_", 5) == 0)) /* lmtp(8) does not read it */
         return;
     refusal_add(to, who,
                 (struct refusal){e->name, NULL, u->text, own ? who->own->path : who->main->path,
@@ -88,7 +89,8 @@ static const char *const main_only[] = {"myhostname",
                                         "mydomain",
                                         "myorigin",
                                         "inet_protocols",
-                                        "smtp_host_lookup",
+                                        "proxy_interfaces",
+                                        "enable_idna2003_compatibility",
                                         "smtp_dns_support_level",
                                         "soft_bounce",
                                         "mydestination",

@@ -83,17 +83,17 @@ static void add_received(const struct session *s, struct sbuf *b) {
     const struct params *p = &s->cfg->p;
     if (c->local) {
         sbuf_printf(b, "Received: by %s (%s, from userid %u)\r\n\tid %s; ", p->myhostname,
-                    p->mail_name, c->uid, tx->qid);
+                    s->p->mail_name, c->uid, tx->qid);
     } else if (s->p->smtpd_hide_client_session) {
-        sbuf_printf(b, "Received: by %s (%s) id %s", p->myhostname, p->mail_name, tx->qid);
+        sbuf_printf(b, "Received: by %s (%s) id %s", p->myhostname, s->p->mail_name, tx->qid);
         add_for(tx, b);
     } else {
         sbuf_printf(b, "Received: from %s (%s [%s%s])\r\n",
                     s->helo == NULL ? client_name(c) : s->helo, client_name(c),
                     strchr(c->addr, ':') != NULL ? "IPv6:" : "", c->addr);
         add_tls(s, b);
-        sbuf_printf(b, "\tby %s (%s) with %s id %s", p->myhostname, p->mail_name, protocol_name(s),
-                    tx->qid);
+        sbuf_printf(b, "\tby %s (%s) with %s id %s", p->myhostname, s->p->mail_name,
+                    protocol_name(s), tx->qid);
         add_for(tx, b);
     }
     clock_add_rfc5322(b, tx->arrival_us);
@@ -132,7 +132,7 @@ static void missing_fields(void *arg, struct header_scan *h, struct sbuf *add) {
  * addresses and header fields, from where smtputf8_autodetect_classes says. */
 static uint32_t utf8_flags(const struct session *s, const struct rcpts *to) {
     const struct transaction *tx = s->tx;
-    struct str classes = str_of(s->cfg->p.smtputf8_autodetect_classes);
+    struct str classes = str_of(s->p->smtputf8_autodetect_classes);
     bool detects = list_has_word(classes, "all") ||
                    list_has_word(classes, s->client.local ? "sendmail" : "smtpd");
     bool utf8 = s->intake->hdr.is_utf8 || !str_is_ascii(transaction_sender(tx));

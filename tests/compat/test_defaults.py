@@ -116,8 +116,8 @@ class Program:
             if start is None or at + 16 not in self.moved:
                 continue
             name = self.data[start:self.data.index(b"\0", start)].decode("latin1")
-            # A time has its default as text: a place more to be moved, that a number has not.
-            if name in TYPES and (at + 8 in self.moved) == (TYPES[name] != "INT"):
+            # A time and a text have their default as text: a place more to be moved, that a number and a yes or no have not.
+            if name in TYPES and (at + 8 in self.moved) == (TYPES[name] not in ("INT", "BOOL")):
                 yield name, struct.unpack_from("<i", self.data, self.place(at) + 24)[0]
 
 
