@@ -72,8 +72,8 @@ def manual(program):
 
 
 def verdicts():
-    rows = [line.split("\t") for line in subprocess.run([POSTHOUSE, "config", "-U"], capture_output=True, text=True).stdout.splitlines()]
-    return {row[1]: row[0] for row in rows}
+    table = subprocess.run([POSTHOUSE, "config", "-U"], capture_output=True, text=True, check=True).stdout
+    return {row[1]: row[0] for row in (line.split("\t") for line in table.splitlines())}
 
 
 def is_harmless(name, rows):
@@ -88,14 +88,15 @@ def other(name, now):
 
 @pytest.mark.parametrize("program", LINES)
 def test_an_override_is_carried_out_or_refused_or_harmless(face, program):
-    now = dict(re.findall(r"^(\w+) =[ ]*(.*)$", subprocess.run([*pair.INSIDE, "postconf", "-d"], capture_output=True, text=True).stdout, re.M))
+    defaults = subprocess.run([*pair.INSIDE, "postconf", "-d"], capture_output=True, text=True, check=True).stdout
+    now = dict(re.findall(r"^(\w+) =[ ]*(.*)$", defaults, re.M))
     own = "smtp" if program == "lmtp" else program
     names = manual(program) | {name for name, _ in Program(pathlib.Path(pair.ROOT) / "usr/lib/postfix/sbin" / own).names()}
     names = {name for name in names if name in now}  # the manual has old ones, too
     names -= {name for name in names if program in ("smtp", "lmtp") and name.startswith({"smtp": "lmtp_", "lmtp": "smtp_"}[program])}
     assert len(names) > 30
-    (face.parent / "master.cf").write_text("\n".join(
-        line + ("".join(f"\n  -o {n}={other(n, now[n])}" for n in sorted(names)) if p == program else "") for p, line in LINES.items()) + "\n")
+    sets = "".join(f"\n  -o {n}={other(n, now[n])}" for n in sorted(names))
+    (face.parent / "master.cf").write_text("".join(line + (sets if p == program else "") + "\n" for p, line in LINES.items()))
     said = said_of(face, "relayhost = [127.0.0.1]:9\n")
     rows, elsewhere, silent = verdicts(), read_from_main(), []
     for name in sorted(names):
