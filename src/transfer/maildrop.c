@@ -19,29 +19,29 @@ struct completing {
 
 /* -- addresses -- */
 
-/* The most that an address may get behind it. */
-static size_t origin_room(const struct params *p) {
-    return strlen(p->myorigin) + strlen(p->mydomain) + 3;
-}
-
-/* texts has room: views into it stay. */
-static struct str drop_address(const struct params *p, struct str addr, struct sbuf *texts) {
+/* Appends the address as it is when it is complete; its length counts until texts grows no more. */
+static void drop_address(const struct params *p, struct str *addr, struct sbuf *texts) {
     size_t at = texts->n;
-    sbuf_add_str(texts, addr);
+    sbuf_add_str(texts, *addr);
     addr_complete(texts, at, p->append_at_myorigin ? p->myorigin : NULL,
                   p->append_dot_mydomain ? p->mydomain : NULL);
-    return str_from(sbuf_str(texts), at);
+    addr->n = texts->n - at;
+}
+
+static void drop_place(struct str *addr, const struct sbuf *texts, size_t *at) {
+    addr->p = sbuf_str(texts).p + *at;
+    *at += addr->n;
 }
 
 static void drop_addresses(struct completing *c, struct sbuf *texts) {
     struct queuefile *q = c->q;
-    size_t room = q->sender.n + origin_room(c->p) * (q->n_rcpts + 1) + 1;
+    size_t at = texts->n;
+    drop_address(c->p, &q->sender, texts);
     for (size_t i = 0; i < q->n_rcpts; i++)
-        room += q->rcpts[i].r.addr.n;
-    sbuf_make_room(texts, room);
-    q->sender = drop_address(c->p, q->sender, texts);
+        drop_address(c->p, &q->rcpts[i].r.addr, texts);
+    drop_place(&q->sender, texts, &at);
     for (size_t i = 0; i < q->n_rcpts; i++)
-        q->rcpts[i].r.addr = drop_address(c->p, q->rcpts[i].r.addr, texts);
+        drop_place(&q->rcpts[i].r.addr, texts, &at);
 }
 
 /* -- the header -- */

@@ -290,6 +290,21 @@ def test_what_programs_have_sent(place):
     assert second["content"].endswith(b"\r\n\r\n.\r\n")
 
 
+def test_addresses_of_what_programs_have_sent_stay_whole(place):
+    """Some need a domain, and others are complete."""
+    at = place(mails=1)
+    with open(at.p.dir / "main.cf", "a") as f:
+        f.write("myorigin = origin.example\n")
+    drops = [["root"], ["friend@far.example", "root"], [f"user{i}" + "@far.example" * (i % 3 > 0) for i in range(40)]]
+    for rcpts in drops:
+        at.drop("-f", "joe@from.example", *rcpts, text="Subject: drop\n\nhello")
+    assert at.run("import").returncode == 0
+    ours = [m for m in at.ours() if m["attempts"] == 0]
+    whole = [[r if "@" in r else f"{r}@origin.example" for r in rcpts] for rcpts in drops]
+    assert sorted([r["address"] for r in m["recipients"]] for m in ours) == sorted(whole)
+    assert {m["sender"] for m in ours} == {"joe@from.example"}
+
+
 def test_smtputf8_is_needed_by_the_same_mail(place):
     """What Postfix notes of it comes back, and a relay without it gets the mail that has not asked for it."""
     at = place(mails=0)
