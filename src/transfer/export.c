@@ -51,6 +51,8 @@ static bool export_progress(const struct ours_message *m, struct progress *p, co
         p->n = m->env->n_rcpts;
         p->done = mem_zalloc(p->n);
         p->flags = (m->env->flags & ENV_HOLD) != 0 ? PROGRESS_HOLD : 0U;
+        for (uint32_t i = 0; i < p->n; i++)
+            p->done[i] = m->env->rcpts[i].expanded ? RCPT_EXPANDED : RCPT_WAITS;
     } else if (!progress_decode(p, sbuf_str(&m->progress)) || p->n != m->env->n_rcpts) {
         *why = "its record of progress cannot be read";
         return false;

@@ -256,6 +256,22 @@ def test_what_a_row_has_put_on_hold_is_given_to_postfix_on_hold(place):
     assert qid in at.on_hold(at.listed())
 
 
+def test_an_alias_whose_report_is_owed_is_given_to_nobody(place):
+    """It stands for others of the message and gets none itself, also before the first attempt has made a record of progress."""
+    at = place(mails=1)
+    with open(at.p.dir / "main.cf", "a") as f:
+        f.write("smtpd_sender_restrictions = check_sender_access static:HOLD\nvirtual_alias_domains = own.example\n"
+                "virtual_alias_maps = inline:{{info@own.example = a@far.example, b@far.example}}\n")
+    at.p.start()
+    with Client(at.p.port) as c:
+        assert c.mail("me@from.example", ["info@own.example"], None, "", " NOTIFY=SUCCESS").startswith("250")
+    before, (held,) = at.messages(), at.ours()
+    at.p.stop()
+    r = at.run("export")
+    assert r.returncode == 1 and f"{held['queue_id']} stays where it is: a report" in r.stderr, r.stderr
+    assert at.messages().keys() == before.keys() and held["queue_id"] in str(at.ours())
+
+
 def test_a_folder_that_root_has_made_for_the_spool(place):
     """It becomes the daemon's, as at a start, and so does what import makes in it."""
     p = place(mails=1)
