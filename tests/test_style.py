@@ -28,7 +28,7 @@ MAY = {
     "daemon": {"util", "config", "maps", "mail", "smtp", "spool", "route", "report", "receive", "deliver", "schedule", "accounts", "clean"},
     "transfer": {"util", "config", "mail", "smtp", "spool"},
     "web": {"util", "config", "mail", "route", "deliver", "daemon", "accounts"},
-    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon", "accounts", "web", "transfer"},
+    "cli": {"util", "config", "maps", "mail", "smtp", "route", "daemon", "accounts", "web", "transfer", "clean"},
 }
 
 

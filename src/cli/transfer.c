@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/cleaner.h"
 #include "cli/cli.h"
 #include "cli/front.h"
 #include "transfer/transfer.h"
@@ -143,7 +144,12 @@ static int transfer_between(const struct places *p, bool in, bool keep, bool swe
     if (rc < 0) {
         status = transfer_fatal(why, rc, "Posthouse is running: stop it first");
     } else {
-        struct transfer t = {.cfg = p->cfg, .theirs = &theirs, .ours = &ours, .keep = keep};
+        struct transfer t = {.cfg = p->cfg,
+                             .theirs = &theirs,
+                             .ours = &ours,
+                             .keep = keep,
+                             .clean = cleaner_ask,
+                             .clean_arg = p->cfg};
         status = transfer_run(&t, in);
     }
     free(why);
@@ -158,8 +164,12 @@ static int transfer_places(const char *dir, const char *front, const char *queue
                            bool keep, bool sweep) {
     struct places p = {0};
     int status = EX_UNAVAILABLE_;
-    if (places_find(&p, dir, front, queue))
+    if (places_find(&p, dir, front, queue)) {
+        if (in && !cleaner_start(p.cfg))
+            perror("posthouse: warning: the lookup process");
         status = transfer_between(&p, in, keep, sweep);
+        cleaner_stop();
+    }
     places_free(&p);
     return status;
 }

@@ -95,7 +95,7 @@ static void import_progress(const struct pfqueue_file *f, const struct queuefile
     struct progress p = {.n = env->n_rcpts, .done = mem_zalloc(env->n_rcpts)};
     bool some = false;
     for (uint32_t i = 0; i < p.n && q->redirect.n == 0; i++) {
-        p.done[i] = (uint8_t)q->rcpts[i].state;
+        p.done[i] = q->rcpts[i].r.expanded ? RCPT_EXPANDED : (uint8_t)q->rcpts[i].state;
         some = some || p.done[i] != RCPT_WAITS;
     }
     p.flags = (held ? PROGRESS_HOLD : 0U) | (q->warned ? PROGRESS_WARNED : 0U) |
@@ -123,6 +123,11 @@ static bool import_is_too_large(const struct queuefile *q) {
     for (size_t i = 0; i < q->n_rcpts; i++)
         n += q->rcpts[i].r.addr.n + q->rcpts[i].r.orcpt.n + q->rcpts[i].orig.n;
     return n > RCPTS_BYTES_MAX;
+}
+
+static bool import_knows(const struct import *im, const struct pfqueue_file *f,
+                         const struct queuefile *q) {
+    return ours_find(im->t->ours, f->id, q->ident, q->arrival_us) != NULL;
 }
 
 static bool import_is_drop(const struct pfqueue_file *f) {
@@ -267,11 +272,64 @@ static const char *import_refuses(const struct import *im, const struct pfqueue_
     const char *why = import_judge(f, st, q, text);
     if (why != NULL)
         return why;
-    bool known = ours_find(im->t->ours, f->id, q->ident, q->arrival_us) != NULL;
     why = notes_read(notes, im, f->id);
     if (why == NULL && held_is_full(im->t->cfg->p.queue_memory_limit))
         why = "the envelopes of queued mail take queue_memory_limit or more";
-    return known ? NULL : why;
+    return import_knows(im, f, q) ? NULL : why;
+}
+
+/* -- what Postfix had not read yet -- */
+
+struct cleaned {
+    struct queuefile *q;
+    struct sbuf *texts;
+};
+
+static struct str cleaned_text(const struct sbuf *texts, size_t *at, struct str text) {
+    struct str kept = str_make(sbuf_str(texts).p + *at, text.n);
+    *at += text.n;
+    return kept;
+}
+
+/* All texts first: views into what still grows would not stay. */
+static void cleaned_take(void *arg, const struct rcpt *rcpts, uint32_t n) {
+    struct cleaned *c = arg;
+    size_t at = c->texts->n;
+    struct queuefile_rcpt *to = mem_zalloc(n * sizeof *to);
+    for (uint32_t i = 0; i < n; i++) {
+        sbuf_add_str(c->texts, rcpts[i].addr);
+        sbuf_add_str(c->texts, rcpts[i].orcpt);
+        sbuf_add_str(c->texts, rcpts[i].orig);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        to[i].r = rcpts[i];
+        to[i].r.addr = cleaned_text(c->texts, &at, rcpts[i].addr);
+        to[i].r.orcpt = cleaned_text(c->texts, &at, rcpts[i].orcpt);
+        to[i].r.orig = cleaned_text(c->texts, &at, rcpts[i].orig);
+    }
+    free(c->q->rcpts);
+    c->q->rcpts = to;
+    c->q->n_rcpts = n;
+}
+
+/* The message becomes what Postfix would have queued; with a record of its size it comes from
+ * another queue (postsuper -r), and is that already.  Why it cannot, or NULL. */
+static const char *import_complete(const struct import *im, const struct pfqueue_file *f,
+                                   const struct stat *st, struct queuefile *q, struct sbuf *made,
+                                   struct sbuf *texts) {
+    struct cleaned c = {q, texts};
+    if (!import_is_drop(f) || q->has_size)
+        return NULL;
+    maildrop_complete(q, im->t->cfg, f->id, st->st_uid, made);
+    if (im->t->clean == NULL || import_knows(im, f, q))
+        return NULL;
+    struct rcpt *rcpts = mem_zalloc(q->n_rcpts * sizeof *rcpts);
+    for (size_t i = 0; i < q->n_rcpts; i++)
+        rcpts[i] = q->rcpts[i].r;
+    struct transfer_drop drop = {f->id, q->sender, rcpts, (uint32_t)q->n_rcpts};
+    const char *why = im->t->clean(im->t->clean_arg, &drop, cleaned_take, &c);
+    free(rcpts);
+    return why != NULL || !import_is_too_large(q) ? why : "its recipients take too many bytes";
 }
 
 static const char *unread_why(int rc) {
@@ -282,7 +340,7 @@ static const char *unread_why(int rc) {
 
 static int import_one(struct import *im, const struct pfqueue_file *f) {
     struct queuefile q = {0};
-    struct sbuf text = {0}, made = {0};
+    struct sbuf text = {0}, made = {0}, texts = {0};
     struct notes notes = {0};
     struct stat st;
     char *path = NULL;
@@ -291,6 +349,8 @@ static int import_one(struct import *im, const struct pfqueue_file *f) {
         return pfqueue_place(im->t->theirs, f->path, f->queue, f->id);
     const char *why =
         rc < 0 ? unread_why(rc) : import_refuses(im, f, &st, &q, sbuf_str(&text), &notes);
+    if (why == NULL)
+        why = import_complete(im, f, &st, &q, &made, &texts);
     int begun = why == NULL ? import_begin(im) : 0;
     if (why != NULL) {
         import_leave(im, f, why);
@@ -299,14 +359,13 @@ static int import_one(struct import *im, const struct pfqueue_file *f) {
         import_leave(im, f, strerror(-rc));
         free(path);
     } else if (begun == 0) {
-        if (import_is_drop(f) && !q.has_size) /* with one it comes from another queue (-r) */
-            maildrop_complete(&q, im->t->cfg, f->id, st.st_uid, &made);
         import_add(im, f, &q, &st, &notes, path);
     }
     queuefile_free(&q);
     notes_free(&notes);
     sbuf_free(&text);
     sbuf_free(&made);
+    sbuf_free(&texts);
     if (begun < 0)
         return begun;
     return im->n == BATCH || im->t->ours->bytes >= BATCH_BYTES ? import_commit(im) : 0;

@@ -12,6 +12,17 @@
 #include "transfer/ours.h"
 #include "transfer/pfqueue.h"
 
+/* A message of maildrop, complete, whose recipients are as its sender has given them. */
+struct transfer_drop {
+    const char *qid;
+    struct str sender;
+    const struct rcpt *rcpts;
+    uint32_t n;
+};
+
+/* Whom it is for; valid until that returns. */
+typedef void (*transfer_rcpts_fn)(void *arg, const struct rcpt *rcpts, uint32_t n);
+
 struct transfer {
     const struct config *cfg; /* Posthouse's */
     struct pfqueue *theirs;   /* open */
@@ -20,6 +31,12 @@ struct transfer {
     /* A message that stays where it is, and why. */
     void (*left_one)(void *arg, const char *name, const char *why);
     void *arg;
+    /* Import: what Postfix's cleanup(8) had not done yet to a message of maildrop, copies and
+     * aliases.  Calls fn with whom the message is for, or not where they are those that it came
+     * with.  Why it cannot be said, or NULL. */
+    const char *(*clean)(void *arg, const struct transfer_drop *drop, transfer_rcpts_fn fn,
+                         void *fn_arg);
+    void *clean_arg;
     bool begun; /* the mark was made */
     /* What came of it. */
     size_t moved; /* messages */

@@ -121,6 +121,10 @@ void loop_run(struct loop *l) {
     uv_run(&l->uv, UV_RUN_DEFAULT);
 }
 
+void loop_turn(struct loop *l) {
+    uv_run(&l->uv, UV_RUN_ONCE);
+}
+
 static void thread_main(void *arg) {
     loop_run(arg);
 }

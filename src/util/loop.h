@@ -75,6 +75,8 @@ void loop_alarm_add(struct loop *l, struct loop_alarm *a, struct later *then);
 void loop_alarm_remove(struct loop_alarm *a);
 /* Runs on the calling thread, as long as the process lives. */
 void loop_run(struct loop *l);
+/* One turn, on the calling thread: for a program that has no other use of the loop. */
+void loop_turn(struct loop *l);
 int64_t loop_now_ms(struct loop *l);
 
 #endif

@@ -321,6 +321,42 @@ def test_addresses_of_what_programs_have_sent_stay_whole(place):
     assert {m["sender"] for m in ours} == {"joe@from.example"}
 
 
+ALIASES = ("myhostname = our.example\nmyorigin = own.example\nvirtual_alias_domains = own.example\nalways_bcc = all@far.example\n"
+           "virtual_alias_maps = inline:{ {info@own.example = a@far.example, b@far.example} {all@far.example = copy@far.example} }\n")
+
+
+def test_what_programs_have_sent_to_aliases(place):
+    """Postfix had not yet found out whom it is for: copies and aliases are found here, once."""
+    at = place(mails=1)
+    with open(at.p.dir / "main.cf", "a") as f:
+        f.write(ALIASES)
+    at.drop("-f", "joe@from.example", "info", text="Subject: drop\n\nhello")
+    at.drop("-f", "joe@from.example", "-N", "success", "info@own.example", text="Subject: asked\n\nhello")
+    r = at.run("import")
+    assert r.returncode == 0 and "3 messages taken over, 0 left" in r.stdout, r.stderr
+    at.p.start()
+    first, second = at.relay.wait_mail(b"Subject: drop"), at.relay.wait_mail(b"Subject: asked")
+    assert [r.split()[1] for r in first["rcpts"]] == [f"TO:<{n}@far.example>" for n in ("a", "b", "copy")]
+    assert [r.split()[1:3] for r in second["rcpts"]] == [[f"TO:<{n}@far.example>", "NOTIFY=NEVER"] for n in ("a", "b", "copy")]
+    told = at.relay.wait_mail(b"report-type=delivery-status")
+    assert b"Action: expanded" in told["content"] and b"info@own.example" in told["content"], told["content"]
+
+
+def test_what_programs_have_sent_waits_while_aliases_cannot_be_asked(place):
+    """Without them it would be returned, or go to others."""
+    at = place(mails=1)
+    main = at.p.dir / "main.cf"
+    text = main.read_text()
+    main.write_text(text + ALIASES + f"recipient_bcc_maps = hash:{at.p.dir}/away\n")
+    at.drop("-f", "joe@from.example", "info", text="Subject: drop\n\nhello")
+    (drop,) = at.files_of("maildrop")
+    r = at.run("import")
+    assert r.returncode == 1 and "1 message taken over, 1 left" in r.stdout, r.stderr
+    assert re.search(rf"{drop} stays where it is: its aliases or copies cannot be looked up", r.stderr) and drop.exists()
+    main.write_text(text + ALIASES)
+    assert at.run("import").returncode == 0 and not drop.exists() and "a@far.example" in str(at.ours())
+
+
 def test_smtputf8_is_needed_by_the_same_mail(place):
     """What Postfix notes of it comes back, and a relay without it gets the mail that has not asked for it."""
     at = place(mails=0)
