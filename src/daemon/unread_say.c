@@ -9,6 +9,7 @@
 #include "config/unread.h"
 #include "daemon/setting.h"
 #include "mail/address.h"
+#include "receive/access.h"
 #include "util/str.h"
 
 /* The lists of the services and, last, the one of sendmail's mail. */
@@ -70,6 +71,35 @@ static void refusal_say(const struct config *cfg, const struct refusal *x, enum 
     sbuf_free(&services);
 }
 
+static int accepted_line(const struct config *cfg) {
+    const struct cfg_entry *e = cfg_file_find(&cfg->main, STR_LIT("accept_unimplemented"));
+    return e == NULL ? 0 : e->line;
+}
+
+/* A configuration of an older Posthouse may say that it is left out: that is no mistake which keeps
+ * the daemon from starting. */
+static bool is_known(struct str name) {
+    return param_find(name.p, name.n) != NULL || access_has_word(name);
+}
+
+static bool is_refused_somewhere(const struct config *cfg, struct str name) {
+    for (size_t i = 0; i <= cfg->n_services; i++)
+        for (size_t k = 0; k < list_at(cfg, i)->n; k++)
+            if (str_eq_c(name, list_at(cfg, i)->v[k].name))
+                return true;
+    return false;
+}
+
+static void say_done(const struct config *cfg, struct diags *d) {
+    struct str rest = str_of(cfg->p.accept_unimplemented), w;
+    while (str_split(&rest, ", \t\r\n", &w))
+        if (is_known(w) && !is_refused_somewhere(cfg, w))
+            diag_add(d, DIAG_WARN, cfg->main.path, accepted_line(cfg),
+                     "accept_unimplemented: %.*s is not left out any more: Posthouse does what it "
+                     "says; take the name away",
+                     STR_FMT(w));
+}
+
 void unread_say_refused(const struct config *cfg, enum diag_level refused, struct diags *d) {
     for (int accepted = 0; accepted <= 1; accepted++)
         for (size_t i = 0; i <= cfg->n_services; i++)
@@ -78,6 +108,7 @@ void unread_say_refused(const struct config *cfg, enum diag_level refused, struc
                 if (x->accepted == (accepted == 1) && !said_before(cfg, i, x))
                     refusal_say(cfg, x, refused, d);
             }
+    say_done(cfg, d);
 }
 
 void unread_each_refused(const struct config *cfg,
@@ -96,11 +127,10 @@ void unread_each_refused(const struct config *cfg,
 }
 
 void unread_check_accepted(const struct config *cfg, struct diags *d) {
-    const struct cfg_entry *e = cfg_file_find(&cfg->main, STR_LIT("accept_unimplemented"));
     struct str rest = str_of(cfg->p.accept_unimplemented), w;
     while (str_split(&rest, ", \t\r\n", &w))
-        if (!refusals_may_have(w))
-            diag_add(d, DIAG_ERROR, cfg->main.path, e == NULL ? 0 : e->line,
+        if (!refusals_may_have(w) && !is_known(w))
+            diag_add(d, DIAG_ERROR, cfg->main.path, accepted_line(cfg),
                      "accept_unimplemented: %.*s is no parameter or restriction that Posthouse "
                      "leaves out",
                      STR_FMT(w));

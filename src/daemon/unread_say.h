@@ -6,8 +6,8 @@
 
 #include "config/config.h"
 
-/* Everything that is refused, each once, and then what is accepted though it is not done: remarks
- * of the level refused and warnings. */
+/* Everything that is refused, each once, and then what is accepted though it is not done, and what
+ * is accepted and is done now: remarks of the level refused, and warnings. */
 void unread_say_refused(const struct config *cfg, enum diag_level refused, struct diags *d);
 /* Names in accept_unimplemented that mean nothing are errors. */
 void unread_check_accepted(const struct config *cfg, struct diags *d);

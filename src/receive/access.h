@@ -44,6 +44,9 @@ struct access_acts {
     struct sbuf prepend; /* lines that go before it */
 };
 
+/* Is that a restriction that Posthouse has? */
+bool access_has_word(struct str name);
+
 void access_acts_free(struct access_acts *acts);
 
 /* What is known of the client and its mail.  Everything stays as it is until the answer. */

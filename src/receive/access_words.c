@@ -424,6 +424,10 @@ const struct access_word *access_word_find(struct str w) {
     return NULL;
 }
 
+bool access_has_word(struct str name) {
+    return access_word_find(name) != NULL;
+}
+
 bool access_word_closes(const struct access_word *word) {
     return word->test == test_reject || word->test == test_defer ||
            word->test == test_reject_unauth || word->test == test_defer_unauth;

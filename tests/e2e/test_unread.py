@@ -322,6 +322,17 @@ def test_a_name_that_is_no_name_is_not_accepted(dns):
     assert r.returncode == 2 and "accept_unimplemented: content_filtr is no parameter or restriction that Posthouse leaves out" in r.stdout
 
 
+def test_a_name_that_an_older_posthouse_left_out_stops_nothing(dns):
+    """After an upgrade what it names is done, and that is said."""
+    names = "check_policy_service virtual_mailbox_maps smtpd_end_of_data_restrictions virtual_alias_maps".split()
+    with Posthouse(f"relayhost = [127.0.0.1]:9\naccept_unimplemented = {', '.join(names)}, smtpd_milters\n", dns=dns) as p:
+        assert p.send().startswith("250 2.0.0")
+        for name in names:
+            p.wait_log(rf"warning: .*accept_unimplemented: {name} is not left out any more: Posthouse does what it says")
+        r = p.run("check")
+    assert r.returncode == 1 and r.stdout.count("is not left out any more") == len(names), r.stdout
+
+
 def test_iredmails_files_say_everything_on_one_screen(tmp_path):
     """Each thing that is refused stands there once, before what is harmless, and the harmless is grouped."""
     p = Posthouse("", directory=tmp_path)
