@@ -144,19 +144,10 @@ static void beside_source(struct sbuf *out, const struct config *front,
         beside_default(out, front, client, name, netaddr_text(&only, text));
 }
 
-/* A list of front's own domains.  Keys of virtual_alias_maps are some where front does not say
- * which there are; Posthouse, which expands no aliases, does not have that default. */
-static char *front_domains(const struct config *front, const char *name) {
-    bool by_aliases = strcmp(name, "virtual_alias_domains") == 0 &&
-                      cfg_file_find(&front->main, str_of(name)) == NULL;
-    char *value = config_value(front, by_aliases ? "virtual_alias_maps" : name, NULL);
-    return value == NULL && by_aliases ? config_value(front, "virtual_maps", NULL) : value;
-}
-
 static void beside_domains(struct sbuf *out, const struct config *front) {
     struct sbuf all = {0};
     for (size_t i = 0; i < sizeof own_domains / sizeof own_domains[0]; i++) {
-        char *value = front_domains(front, own_domains[i]);
+        char *value = config_value(front, own_domains[i], NULL);
         if (value != NULL && value[0] != '\0')
             sbuf_printf(&all, "%s%s", all.n == 0 ? "" : ", ", value);
         free(value);
