@@ -21,10 +21,11 @@
 #include "util/sock.h"
 
 #define LINE_MAX_BYTES 65536U
-#define SHOWN_MAX      50U    /* senders, reasons */
-#define FOUND_MAX      500U   /* messages in one answer */
-#define LISTING_AHEAD  65536U /* written before the client has taken it */
-#define LISTING_STEP   256U   /* messages looked at before others have their turn */
+#define SHOWN_MAX      50U      /* senders, reasons */
+#define FOUND_MAX      500U     /* messages in one answer */
+#define FOUND_BYTES    8388608U /* after which it has no further one */
+#define LISTING_AHEAD  65536U   /* written before the client has taken it */
+#define LISTING_STEP   256U     /* messages looked at before others have their turn */
 
 /* Mail that waits is routed anew for what is saved, and then for so long not once more. */
 #define ANEW_US_EACH 250U  /* for each recipient of what waits */
@@ -66,22 +67,31 @@ struct client {
     struct later turn; /* what is left of a listing, or the next request */
     uint64_t *listing; /* ids still to be shown, while it lists the queue */
     size_t n_listing, shown;
+    struct overview_line line;  /* the message that is being shown */
     struct sched_filter filter; /* of the listing; its texts are list_req's */
     struct htab filter_ids;
     json_t *list_req;               /* NULL: no listing */
     struct content_reader *content; /* NULL: no message is being read */
 };
 
-static void list_one(struct client *k, const struct sched_view *v) {
+/* Shows a piece of the message that has begun, or looks whether the next one is to be shown. */
+static void list_step(struct client *k) {
+    struct sched_view v;
     struct sbuf b = {0};
-    if (!sched_fits(v, &k->filter))
-        return;
-    overview_message(&b, v);
-    conn_write(k->conn, b.p, b.n);
+    uint64_t id = k->listing[k->line.open ? k->shown - 1 : k->shown++];
+    bool there = sched_view(k->c->sched, id, &v);
+    if (!k->line.open && there && sched_fits(&v, &k->filter))
+        overview_begin(&b, &v, &k->line);
+    if (k->line.open)
+        overview_go_on(&b, there ? &v : NULL, &k->line);
+    if (b.n > 0)
+        conn_write(k->conn, b.p, b.n);
     sbuf_free(&b);
 }
 
 static void list_end(struct client *k) {
+    sbuf_free(&k->line.tail);
+    k->line = (struct overview_line){.open = false};
     free(k->listing);
     k->listing = NULL;
     htab_free(&k->filter_ids);
@@ -89,20 +99,22 @@ static void list_end(struct client *k) {
     k->list_req = NULL;
 }
 
+static bool list_is_left(const struct client *k) {
+    return k->line.open || k->shown < k->n_listing;
+}
+
 /* As much as the client takes; the rest when it has, for a queue may be longer than memory allows
- * to list at once.  Of a long queue some messages in each turn: mail goes on meanwhile, however
- * many listings are asked for. */
+ * to list at once, and so may one message.  Of a long queue some messages in each turn: mail goes
+ * on meanwhile, however many listings are asked for. */
 static void list_more(struct client *k) {
-    struct sched_view v;
-    for (size_t n = 0; k->shown < k->n_listing && conn_pending(k->conn) < LISTING_AHEAD; n++) {
+    for (size_t n = 0; list_is_left(k) && conn_pending(k->conn) < LISTING_AHEAD; n++) {
         if (n == LISTING_STEP) {
             loop_later(k->c->loop, &k->turn);
             return;
         }
-        if (sched_view(k->c->sched, k->listing[k->shown++], &v))
-            list_one(k, &v);
+        list_step(k);
     }
-    if (k->shown < k->n_listing)
+    if (list_is_left(k))
         return;
     struct sbuf b = {0};
     struct sched_stats st;
@@ -185,10 +197,11 @@ static void control_find(struct client *k, json_t *req) {
         str_u64(str_of(cursor), &after);
     overview_filter(req, &f, &wanted);
     size_t n = sched_find(k->c->sched, &f, after, ids, max + 1);
-    for (size_t i = 0; i < n && i < max; i++)
-        if (sched_view(k->c->sched, ids[i], &v))
+    size_t shown = 0;
+    for (; shown < n && shown < max && b.n < FOUND_BYTES; shown++)
+        if (sched_view(k->c->sched, ids[shown], &v))
             overview_message(&b, &v);
-    sbuf_printf(&b, "{\"ok\": true, \"more\": %s}\n", n > max ? "true" : "false");
+    sbuf_printf(&b, "{\"ok\": true, \"more\": %s}\n", n > shown ? "true" : "false");
     conn_write(k->conn, b.p, b.n);
     sbuf_free(&b);
     htab_free(&wanted);

@@ -9,6 +9,10 @@
 #include "mail/address.h"
 #include "util/clock.h"
 
+/* Of a message that is shown piece by piece: bytes at a time, and recipients that are looked at. */
+#define PIECE       32768U
+#define PIECE_LOOKS 1024U
+
 static void add_str(struct sbuf *b, const char *name, struct str v) {
     sbuf_printf(b, ", \"%s\": ", name);
     sbuf_add_json(b, v);
@@ -34,38 +38,21 @@ static void overview_add_why(struct sbuf *b, const struct mailerr *e) {
         add_str(b, "reply", str_of(e->reply));
 }
 
-static void add_rcpts(struct sbuf *b, const struct sched_view *v) {
-    bool first = true;
-    sbuf_add_c(b, ", \"recipients\": [");
-    for (uint32_t i = 0; i < v->env->n_rcpts; i++) {
-        const struct mailerr *e;
-        if (!sched_view_rcpt(v, i, &e))
-            continue;
-        sbuf_add_c(b, first ? "{\"address\": " : ", {\"address\": ");
-        overview_add_addr(b, v->env->rcpts[i].addr);
-        if (e != NULL) {
-            add_str(b, "delay_reason", str_of(e->text));
-            add_str(b, "status", str_of(e->dsn));
-            overview_add_why(b, e);
-        }
-        if (e != NULL && e->mta != NULL)
-            add_str(b, "host", str_of(e->mta));
-        sbuf_add_ch(b, '}');
-        first = false;
+static void add_rcpt(struct sbuf *b, struct str addr, const struct mailerr *e) {
+    sbuf_add_c(b, "{\"address\": ");
+    overview_add_addr(b, addr);
+    if (e != NULL) {
+        add_str(b, "delay_reason", str_of(e->text));
+        add_str(b, "status", str_of(e->dsn));
+        overview_add_why(b, e);
     }
-    sbuf_add_ch(b, ']');
+    if (e != NULL && e->mta != NULL)
+        add_str(b, "host", str_of(e->mta));
+    sbuf_add_ch(b, '}');
 }
 
-void overview_message(struct sbuf *b, const struct sched_view *v) {
-    sbuf_printf(b,
-                "{\"queue_name\": \"%s\", \"queue_id\": \"%s\", \"arrival_time\": %lld, "
-                "\"message_size\": %llu, \"forced_expire\": %s",
-                queue_name(v->queue), v->env->qid, (long long)(v->env->arrival_us / 1000000),
-                (unsigned long long)v->env->size, v->forced_expire ? "true" : "false");
-    sbuf_add_c(b, ", \"sender\": ");
-    overview_add_addr(b, v->env->sender.n == 0 ? STR_LIT("MAILER-DAEMON") : v->env->sender);
-    add_rcpts(b, v);
-    sbuf_printf(b, ", \"attempts\": %u, \"next_attempt\": %lld", v->attempts,
+static void add_tail(struct sbuf *b, const struct sched_view *v) {
+    sbuf_printf(b, "], \"attempts\": %u, \"next_attempt\": %lld", v->attempts,
                 (long long)(v->next_us / 1000000));
     add_str(b, "client", v->env->client);
     if (v->hop != NULL) {
@@ -75,6 +62,51 @@ void overview_message(struct sbuf *b, const struct sched_view *v) {
     if (v->deleted || v->hold_ordered)
         add_str(b, "ordered", v->deleted ? STR_LIT("delete") : STR_LIT("hold"));
     sbuf_printf(b, ", \"cursor\": \"%llu\"}\n", (unsigned long long)v->env->id);
+}
+
+void overview_begin(struct sbuf *b, const struct sched_view *v, struct overview_line *line) {
+    *line = (struct overview_line){.open = true};
+    sbuf_printf(b,
+                "{\"queue_name\": \"%s\", \"queue_id\": \"%s\", \"arrival_time\": %lld, "
+                "\"message_size\": %llu, \"forced_expire\": %s",
+                queue_name(v->queue), v->env->qid, (long long)(v->env->arrival_us / 1000000),
+                (unsigned long long)v->env->size, v->forced_expire ? "true" : "false");
+    sbuf_add_c(b, ", \"sender\": ");
+    overview_add_addr(b, v->env->sender.n == 0 ? STR_LIT("MAILER-DAEMON") : v->env->sender);
+    sbuf_add_c(b, ", \"recipients\": [");
+    add_tail(&line->tail, v);
+}
+
+/* False: there are no more recipients. */
+static bool add_next_rcpt(struct sbuf *b, const struct sched_view *v, struct overview_line *line) {
+    const struct mailerr *e;
+    if (v == NULL || line->rcpt >= v->env->n_rcpts)
+        return false;
+    uint32_t i = line->rcpt++;
+    if (!sched_view_rcpt(v, i, &e))
+        return true;
+    if (line->begun)
+        sbuf_add_c(b, ", ");
+    line->begun = true;
+    add_rcpt(b, v->env->rcpts[i].addr, e);
+    return true;
+}
+
+void overview_go_on(struct sbuf *b, const struct sched_view *v, struct overview_line *line) {
+    for (size_t most = b->n + PIECE, looks = 0; b->n < most && looks < PIECE_LOOKS; looks++)
+        if (!add_next_rcpt(b, v, line)) {
+            sbuf_add_str(b, sbuf_str(&line->tail));
+            sbuf_free(&line->tail);
+            line->open = false;
+            return;
+        }
+}
+
+void overview_message(struct sbuf *b, const struct sched_view *v) {
+    struct overview_line line;
+    overview_begin(b, v, &line);
+    while (line.open)
+        overview_go_on(b, v, &line);
 }
 
 void overview_unreadable(struct sbuf *b, struct str qid, uint64_t id, const struct envelope *env) {

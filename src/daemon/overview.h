@@ -12,6 +12,17 @@
 
 /* Appends one message: postqueue -j's members, then ours. */
 void overview_message(struct sbuf *b, const struct sched_view *v);
+/* A message that is shown piece by piece: it may have a million recipients. */
+struct overview_line {
+    bool open;        /* some of it is still to be shown */
+    uint32_t rcpt;    /* the next one to be looked at */
+    bool begun;       /* one was shown */
+    struct sbuf tail; /* what stands behind the recipients, as it was at the beginning */
+};
+/* Begins one; then appends some dozen kilobytes of it, at a time.  v NULL: there is no such message
+ * any more, and the line ends. */
+void overview_begin(struct sbuf *b, const struct sched_view *v, struct overview_line *line);
+void overview_go_on(struct sbuf *b, const struct sched_view *v, struct overview_line *line);
 /* The same of a message that this version cannot read, with the reason; env may be NULL. */
 void overview_unreadable(struct sbuf *b, struct str qid, uint64_t id, const struct envelope *env);
 /* Appends all that is known of a message but its content and what became of it, as one line. */

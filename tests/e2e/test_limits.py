@@ -1,5 +1,6 @@
 """What strangers can make the server hold, one kind of resource after the other: each with its bound as a number."""
 import contextlib
+import json
 import os
 import re
 import resource
@@ -576,6 +577,44 @@ def test_memory_of_what_waits(dns):
             assert c.mail().startswith("250")
         assert p.run("queue", "delete", "ALL").returncode == 0
         wait_for(lambda: p.control("stats")["queue_memory"] == 0)
+
+
+def test_listings_of_a_message_to_very_many_take_little(dns):
+    """Any user may list the queue and leave the answer unread: each had the whole message in memory, 18 MB of 100,000 recipients."""
+    n = 60_000
+    with Posthouse("relayhost = [127.0.0.1]:9\n", dns=dns) as p, contextlib.ExitStack() as stack:
+        s = stack.enter_context(socket.socket(socket.AF_UNIX))
+        s.connect(str(p.dir / "spool/public/submit.sock"))
+        replies = s.makefile("rb")
+        s.sendall(b"HELO x\r\n" + FROM.encode() + b"\r\n")
+        assert [replies.readline()[:3] for _ in range(3)] == [b"220", b"250", b"250"]
+        for first in range(0, n, 500):
+            s.sendall(b"".join(b"RCPT TO:<%d@y.example>\r\n" % i for i in range(first, first + 500)))
+            assert {replies.readline() for _ in range(500)} == {b"250 2.1.5 Ok\r\n"}
+        s.sendall(b"DATA\r\n")
+        assert replies.readline().startswith(b"354")
+        s.sendall(b"Subject: many\r\n\r\n.\r\n")
+        assert replies.readline().startswith(b"250")
+        wait_for(lambda: p.queue()[0]["queue_name"] == "deferred")
+        before = held(p)
+
+        def ask():
+            k = stack.enter_context(socket.socket(socket.AF_UNIX))
+            k.connect(str(p.dir / "spool/public/queue.sock"))
+            k.sendall(b'{"cmd": "queue-list"}\n')
+            assert k.recv(1, socket.MSG_PEEK) == b"{"
+            return k
+        unread = [ask() for _ in range(8)]
+        used = held(p) - before
+        print(f"{used} KiB")
+        assert used < 20_000 * SLOW
+        lines = unread[0].makefile("rb")
+        assert len({r["address"] for r in json.loads(lines.readline())["recipients"]}) == n
+        assert json.loads(lines.readline())["ok"]
+        assert p.run("-d", "ALL", face="postsuper").returncode == 0  # the others are in the middle of it
+        lines = unread[1].makefile("rb")
+        shown = json.loads(lines.readline())
+        assert 0 < len(shown["recipients"]) < n and shown["cursor"] and json.loads(lines.readline())["ok"]
 
 
 def test_hosts_that_never_answer_take_no_clients_place():
