@@ -11,6 +11,8 @@
 
 /* When there are more, those that are too old go. */
 #define SWEEP_FROM 1024U
+/* When there is no room, no sooner than so long after the last time. */
+#define SWEEP_MS 100
 
 struct item {
     char *question;
@@ -25,6 +27,8 @@ struct recent {
     pthread_mutex_t lock;
     struct htab items;
     size_t sweep_at;
+    size_t held;        /* bytes of answers */
+    int64_t swept_ms;   /* when those that were too old went last */
     int64_t cleared_ms; /* what was asked before does not count */
 };
 
@@ -37,6 +41,7 @@ struct recent *recent_new(void) {
 
 static void item_drop(struct recent *r, struct item *i) {
     htab_del(&r->items, str_make(i->question, i->question_n));
+    r->held -= i->answer.cap;
     sbuf_wipe(&i->answer);
     free(i->question);
     free(i);
@@ -56,7 +61,21 @@ static void sweep(struct recent *r, int64_t now) {
     for (size_t k = 0; k < n; k++)
         item_drop(r, old[k]);
     free(old);
+    r->swept_ms = now;
     r->sweep_at = r->items.n * 2 < SWEEP_FROM ? SWEEP_FROM : r->items.n * 2;
+}
+
+static bool recent_has_room(struct recent *r, size_t n, int64_t now) {
+    if (r->held + n > RECENT_BYTES && now - r->swept_ms >= SWEEP_MS)
+        sweep(r, now);
+    return r->held + n <= RECENT_BYTES;
+}
+
+static void item_answer(struct recent *r, struct item *i, struct str answer) {
+    r->held -= i->answer.cap;
+    sbuf_wipe(&i->answer);
+    sbuf_add_str(&i->answer, answer);
+    r->held += i->answer.cap;
 }
 
 static struct item *item_new(struct recent *r, struct str question) {
@@ -106,15 +125,17 @@ bool recent_get(struct recent *r, struct str question, struct sbuf *answer) {
 }
 
 void recent_put(struct recent *r, struct str question, struct str answer, int64_t asked_ms) {
+    int64_t now = clock_mono_ms();
     pthread_mutex_lock(&r->lock);
     if (r->items.n >= r->sweep_at)
-        sweep(r, clock_mono_ms());
-    struct item *i = htab_get(&r->items, question);
-    if (i == NULL)
-        i = item_new(r, question);
-    i->asked_ms = asked_ms;
-    sbuf_reset(&i->answer);
-    sbuf_add_str(&i->answer, answer);
+        sweep(r, now);
+    if (recent_has_room(r, answer.n, now)) {
+        struct item *i = htab_get(&r->items, question);
+        if (i == NULL)
+            i = item_new(r, question);
+        i->asked_ms = asked_ms;
+        item_answer(r, i, answer);
+    }
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -129,11 +150,12 @@ struct task *recent_done(struct recent *r, struct str question, struct str answe
     pthread_mutex_lock(&r->lock);
     struct item *i = htab_get(&r->items, question);
     struct task *joined = i->joined;
+    bool keep = good && recent_has_room(r, answer.n, clock_mono_ms());
     i->joined = NULL;
     i->open = false;
-    sbuf_wipe(&i->answer);
-    sbuf_add_str(&i->answer, answer);
-    if (!good)
+    if (keep)
+        item_answer(r, i, answer);
+    else
         item_drop(r, i);
     pthread_mutex_unlock(&r->lock);
     return joined;

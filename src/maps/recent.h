@@ -3,7 +3,8 @@
  *
  * A burst of mail from one sender asks the same questions again and again.  A question that is
  * being asked already waits for that answer, and for a moment the answer is given again.  Errors
- * are not kept.  Any thread.
+ * are not kept, nor is what there is no room for: who asks chooses questions, and who makes aliases
+ * the size of answers.  Any thread.
  */
 #ifndef PH_MAPS_RECENT_H
 #define PH_MAPS_RECENT_H
@@ -13,6 +14,8 @@
 
 /* How old an answer may be, from when it was asked: a change counts a second later at most. */
 #define RECENT_MS 950
+/* Bytes of all answers that are kept. */
+#define RECENT_BYTES (16U << 20)
 
 struct recent;
 

@@ -184,6 +184,44 @@ static void test_recent(void **state) {
     sbuf_free(&b);
 }
 
+/* Who asks chooses questions, and who makes aliases the size of answers: what is kept is bounded.
+ */
+static void test_recent_is_bounded(void **state) {
+    static struct recent *r;
+    struct sbuf b = {0}, big = {0}, huge = {0};
+    struct task task;
+    char text[16];
+    size_t known = 0;
+    int64_t now = clock_mono_ms(), later = now + 100000;
+    (void)state;
+    sbuf_room(&big, 1 << 20);
+    memset(big.p, 'x', 1 << 20);
+    sbuf_advance(&big, 1 << 20);
+    r = recent_new();
+    for (int i = 0; i < 10; i++) { /* what is too old makes room for what is not */
+        snprintf(text, sizeof text, "old%d", i);
+        recent_put(r, str_of(text), sbuf_str(&big), now - RECENT_MS - 1);
+    }
+    for (int i = 0; i < 60; i++) {
+        snprintf(text, sizeof text, "q%d", i);
+        recent_put(r, str_of(text), sbuf_str(&big), later);
+    }
+    for (int i = 0; i < 60; i++) {
+        snprintf(text, sizeof text, "q%d", i);
+        known += recent_get(r, str_of(text), &b);
+        sbuf_reset(&b);
+    }
+    assert_in_range(known, 4, RECENT_BYTES >> 20);
+    assert_int_equal(recent_find(r, STR_LIT("asked"), &task, &b), RECENT_ASK);
+    for (int i = 0; i < 17; i++)
+        sbuf_add_str(&huge, sbuf_str(&big));
+    assert_null(recent_done(r, STR_LIT("asked"), sbuf_str(&huge), true));
+    assert_false(recent_get(r, STR_LIT("asked"), &b));
+    sbuf_free(&b);
+    sbuf_free(&big);
+    sbuf_free(&huge);
+}
+
 static void test_recent_after_a_change(void **state) {
     static struct recent *r;
     struct sbuf b = {0};
@@ -311,6 +349,7 @@ int main(void) {
                                        cmocka_unit_test(test_transport_names),
                                        cmocka_unit_test(test_record),
                                        cmocka_unit_test(test_recent),
+                                       cmocka_unit_test(test_recent_is_bounded),
                                        cmocka_unit_test(test_recent_after_a_change),
                                        cmocka_unit_test(test_values),
                                        cmocka_unit_test(test_disabled_profiles),
