@@ -17,25 +17,40 @@
 
 /* Of each text of an error, so that a relay host's words cannot fill memory or spool. */
 #define TEXT_MAX 1000U
+/* The same where the queue has taken half of its memory: what hosts say of mail that is queued is
+ * not refused there, as new mail is. */
+#define TEXT_SHORT 100U
 /* Of all errors in one record of progress; what is beyond it is not kept over a restart. */
 #define ERRORS_BYTES_MAX 262144U
 
-static struct str text_of(const char *text) {
+static struct str text_of(const char *text, size_t most) {
     struct str t = str_of(text == NULL ? "" : text);
-    if (t.n > TEXT_MAX)
-        t.n = TEXT_MAX;
+    if (t.n > most)
+        t.n = most;
     return t;
 }
 
-static bool reason_same(const void *val, const void *key) {
-    const struct mailerr *a = &((const struct reason *)val)->err, *b = key;
-    return a->cause == b->cause && strcmp(a->dsn, b->dsn) == 0 &&
-           str_eq(text_of(a->text), text_of(b->text)) && str_eq(text_of(a->mta), text_of(b->mta)) &&
-           str_eq(text_of(a->reply), text_of(b->reply));
+static size_t text_most(const struct sched *s) {
+    return held_is_full(s->cfg->p.queue_memory_limit / 2) ? TEXT_SHORT : TEXT_MAX;
 }
 
-static char *text_keep(const char *text) {
-    return text == NULL ? NULL : str_dup(text_of(text));
+struct reason_key {
+    const struct mailerr *e;
+    size_t most; /* of its texts, how much is kept */
+};
+
+static bool reason_same(const void *val, const void *key) {
+    const struct mailerr *a = &((const struct reason *)val)->err;
+    const struct reason_key *k = key;
+    const struct mailerr *b = k->e;
+    return a->cause == b->cause && strcmp(a->dsn, b->dsn) == 0 &&
+           str_eq(text_of(a->text, TEXT_MAX), text_of(b->text, k->most)) &&
+           str_eq(text_of(a->mta, TEXT_MAX), text_of(b->mta, TEXT_MAX)) &&
+           str_eq(text_of(a->reply, TEXT_MAX), text_of(b->reply, k->most));
+}
+
+static char *text_keep(const char *text, size_t most) {
+    return text == NULL ? NULL : str_dup(text_of(text, most));
 }
 
 static size_t kept_bytes(const char *text) {
@@ -48,17 +63,18 @@ static size_t reason_bytes(const struct reason *r) {
 }
 
 static struct reason *reason_get(struct sched *s, const struct mailerr *e) {
+    const struct reason_key key = {e, text_most(s)};
     uint64_t hash = kset_mix(KSET_SEED, str_of(e->dsn));
-    hash = kset_mix(kset_mix(hash, text_of(e->text)), text_of(e->mta));
-    hash = kset_mix(hash, text_of(e->reply));
-    struct reason *r = kset_get(&s->reasons, hash, reason_same, e);
+    hash = kset_mix(kset_mix(hash, text_of(e->text, key.most)), text_of(e->mta, TEXT_MAX));
+    hash = kset_mix(hash, text_of(e->reply, key.most));
+    struct reason *r = kset_get(&s->reasons, hash, reason_same, &key);
     if (r == NULL) {
         r = MEM_NEW(struct reason);
         r->hash = hash;
         r->err = *e;
-        r->err.text = text_keep(e->text == NULL ? "" : e->text);
-        r->err.mta = text_keep(e->mta);
-        r->err.reply = text_keep(e->reply);
+        r->err.text = text_keep(e->text == NULL ? "" : e->text, key.most);
+        r->err.mta = text_keep(e->mta, TEXT_MAX);
+        r->err.reply = text_keep(e->reply, key.most);
         held_add(reason_bytes(r));
         kset_add(&s->reasons, hash, r);
     }
@@ -176,7 +192,8 @@ static uint8_t settled_state(uint8_t state, enum settle what) {
 }
 
 static size_t error_bytes(const struct mailerr *e) {
-    return text_of(e->text).n + text_of(e->mta).n + text_of(e->reply).n + sizeof e->dsn + 16;
+    return text_of(e->text, TEXT_MAX).n + text_of(e->mta, TEXT_MAX).n +
+           text_of(e->reply, TEXT_MAX).n + sizeof e->dsn + 16;
 }
 
 /* The different reasons of recipients that are not done, each once: r->seen tells what was met. */
@@ -191,9 +208,9 @@ static void collect_errors(const struct msg *m, struct progress *p) {
             continue;
         if (r->seen < first && (bytes += error_bytes(&r->err)) <= ERRORS_BYTES_MAX) {
             r->seen = first + p->n_errors;
-            p->errors[p->n_errors++] =
-                (struct rcpt_error){str_of(r->err.dsn), str_of(r->err.text), text_of(r->err.mta),
-                                    text_of(r->err.reply), r->err.cause};
+            p->errors[p->n_errors++] = (struct rcpt_error){
+                str_of(r->err.dsn), str_of(r->err.text), text_of(r->err.mta, TEXT_MAX),
+                text_of(r->err.reply, TEXT_MAX), r->err.cause};
         }
         if (r->seen >= first)
             p->error_of[i] = (uint32_t)(r->seen - first) + 1;

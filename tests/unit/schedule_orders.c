@@ -43,6 +43,34 @@ static void test_memory_is_counted(void **state) {
     assert_int_equal(held_bytes(), none + 2 * one + why); /* of the scheduler that was killed */
 }
 
+/* What a host says of mail that is queued already is cut where memory is short: each recipient may
+ * have a text of its own. */
+static void test_memory_of_what_hosts_say(void **state) {
+    struct rig r;
+    char text[901];
+    (void)state;
+    memset(text, 'x', 900);
+    text[900] = '\0';
+    const struct rig_result wordy = {MAIL_DEFERRED, BLAME_RECIPIENT, "4.2.1",
+                                     text,          CAUSE_UNSET,     text};
+    rig_open(&r, "relayhost = [far.example]\nqueue_memory_limit = 1000000\n");
+    struct msg *m = rig_mail(&r, "carl@here.example", "ann@away.example");
+    uint64_t before = held_bytes();
+    held_add(600000);
+    rig_answer(&r, (struct rig_result[]){wordy});
+    assert_in_range(held_bytes() - before - 600000, sizeof(struct reason) + 202,
+                    sizeof(struct reason) + 300);
+    held_remove(600000);
+    assert_int_equal(strlen(m->rcpts[0].why->err.text), 100);
+    assert_int_equal(order_one(&r, ACT_DELETE, m), 1);
+    rig_turn(&r);
+    m = rig_mail(&r, "carl@here.example", "ann@away.example");
+    rig_answer(&r, (struct rig_result[]){wordy});
+    assert_int_equal(strlen(m->rcpts[0].why->err.text), 900);
+    assert_int_equal(order_one(&r, ACT_DELETE, m), 1);
+    rig_close(&r);
+}
+
 /* A report of our own is made whatever the limit says, and is counted until it has gone. */
 static void test_memory_of_reports(void **state) {
     (void)state;
@@ -797,6 +825,7 @@ static void test_what_is_done_is_not_found(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         RIG(test_memory_is_counted),
+        RIG(test_memory_of_what_hosts_say),
         RIG(test_memory_of_reports),
         cmocka_unit_test(test_owed_report),
         RIG(test_nothing_is_given_after_stop),
