@@ -12,7 +12,7 @@ deb="$build debhelper dpkg-dev fakeroot po-debconf"
 demo="$build python3 python3-aiosmtpd openssl"
 test="$demo python3-pytest libcmocka-dev libdb5.3-dev musl-tools postfix postfix-lmdb postfix-cdb postfix-pcre postfix-mysql \
 postfix-pgsql postfix-sqlite postfix-ldap unbound mariadb-server mariadb-client postgresql slapd ldap-utils \
-pflogsumm procps postgrey postfix-policyd-spf-python dovecot-core dovecot-lmtpd fail2ban clang llvm-14 libclang-rt-14-dev clang-format universal-ctags chromium nginx-light wrk python3-jsonschema \
+pflogsumm procps amavisd-new postgrey postfix-policyd-spf-python dovecot-core dovecot-lmtpd fail2ban clang llvm-14 libclang-rt-14-dev clang-format universal-ctags chromium nginx-light wrk python3-jsonschema \
 prometheus python3-flufl.bounce golang-github-jhillyerd-enmime-dev golang-github-gatherstars-com-jwz-dev"
 
 case "${1:-build}" in

@@ -190,13 +190,15 @@ class FakeRelay:
 
     def __init__(self, host="127.0.0.1", port=0, auth=(), need_auth=False, users=None, replies=None,
                  pipelining=True, chunking=False, size=None, dsn=True, tls=None, wrap=False,
-                 tls_first=False, name="fake.relay", utf8=True, delay=0.0, keep=True, lmtp=False, path=None):
+                 tls_first=False, name="fake.relay", utf8=True, delay=0.0, keep=True, lmtp=False, path=None,
+                 xforward=None):
         self.auth, self.need_auth, self.users = list(auth), need_auth, users
         self.replies = replies or {}
         self.pipelining, self.chunking, self.size, self.dsn = pipelining, chunking, size, dsn
         self.tls, self.wrap, self.tls_first, self.name, self.utf8 = tls, wrap, tls_first, name, utf8
         self.delay, self.keep = delay, keep  # keep: the content of mails
         self.lmtp = lmtp  # a mailbox server (RFC 2033): DOT is asked for each recipient, and gets its RCPT
+        self.xforward = xforward  # the attributes that a content filter asks for
         self.sessions = []
         self.lock = threading.Lock()
         if path is not None:
@@ -282,7 +284,7 @@ class _Dialogue:
     def __init__(self, relay, conn, session):
         self.r, self.conn, self.s = relay, conn, session
         self.f = conn.makefile("rb")
-        self.sender, self.rcpts, self.chunks, self.authed = None, [], b"", False
+        self.sender, self.rcpts, self.chunks, self.authed, self.forwarded = None, [], b"", False, []
 
     def say(self, line):
         if line == "":
@@ -335,6 +337,8 @@ class _Dialogue:
             words.append("SMTPUTF8")
         if self.r.chunking:
             words += ["CHUNKING", "ENHANCEDSTATUSCODES"]
+        if self.r.xforward:
+            words.append("XFORWARD " + self.r.xforward)
         if self.r.tls and not self.s.tls:
             words.append("STARTTLS")
         if self.r.auth and (self.s.tls or not self.r.tls_first):
@@ -408,6 +412,11 @@ class _Dialogue:
         self.f.readline()
         return user, password
 
+    def do_xforward(self, line):
+        self.forwarded.append(line)
+        self.reply("XFORWARD", line, "250 2.5.0 Ok XFORWARD")
+        return True
+
     def do_mail(self, line):
         default = "250 2.1.0 Ok"
         if self.r.need_auth and not self.authed:
@@ -428,7 +437,8 @@ class _Dialogue:
         if self.r.delay:
             time.sleep(self.r.delay)
         mail = {"from": self.sender, "rcpts": self.rcpts, "content": content if self.r.keep else b"", "auth": self.s.auth,
-                "tls": self.s.tls}
+                "tls": self.s.tls, "forwarded": self.forwarded}
+        self.forwarded = []
         if self.r.lmtp:
             self.finish_each(mail)
             return

@@ -64,6 +64,8 @@ static void show_envelope(const struct shown *s, json_t *o) {
     show_attr("envelope_id", listing_text(o, "envid"));
     if ((flags & (ENV_RET_FULL | ENV_RET_HDRS)) != 0)
         printf("named_attribute: ret_flags=%d\n", (flags & ENV_RET_FULL) != 0 ? 1 : 2);
+    if (listing_text(o, "filter")[0] != '\0')
+        show_text("content_filter", listing_text(o, "filter"));
     show_text("sender", listing_text(o, "sender"));
     show_attr("log_message_origin", listing_text(o, "client"));
     show_attr("sasl_username", listing_text(o, "sasl_user"));

@@ -360,6 +360,7 @@ const char *const config_file_lists[] = {"mynetworks",
                                          "virtual_mailbox_domains",
                                          "smtpd_client_event_limit_exceptions",
                                          "smtpd_sasl_exceptions_networks",
+                                         "smtpd_authorized_xforward_hosts",
                                          "smtpd_sasl_mechanism_filter",
                                          "smtp_sasl_mechanism_filter",
                                          "smtpd_forbid_bare_newline_exclusions",
@@ -522,6 +523,8 @@ static void params_fill(struct config *c, const struct service *svc, struct para
     for (size_t i = 0; config_file_lists[i] != NULL; i++)
         list_fill(c, p, config_file_lists[i]);
     levels_fill(c, svc, p);
+    if (p->smtp_dns_support_level[0] == '\0' && p->disable_dns_lookups)
+        p->smtp_dns_support_level = "disabled";
 }
 
 static char *path_in(const struct config *c, const char *name) {
@@ -698,6 +701,12 @@ void config_freeze(struct config *c, const char *name, const char *value) {
  * clients: a user may have many user IDs (user_namespaces(7)). */
 #define SENDMAIL_MAXPROC 100
 
+/* What pickup(8) reads of its line in master.cf, of what Posthouse has. */
+static void pickup_take(struct config *c, const struct service *pickup) {
+    c->sendmail.p.content_filter = pickup->p.content_filter;
+    c->sendmail.p.receive_override_options = pickup->p.receive_override_options;
+}
+
 /* Programs get what main.cf says, and nothing of the line that a port has in master.cf. */
 static void sendmail_fill(struct config *c) {
     c->sendmail = (struct service){.kind = SERVICE_SMTPD,
@@ -706,6 +715,9 @@ static void sendmail_fill(struct config *c) {
                                    .log_name = (char *)(uintptr_t)c->p.syslog_name,
                                    .p = c->p,
                                    .maxproc = SENDMAIL_MAXPROC};
+    for (size_t i = 0; i < c->n_services; i++)
+        if (strcmp(c->services[i]->command, "pickup") == 0)
+            pickup_take(c, c->services[i]);
 }
 
 static const char *const transport_suffixes[] = {
@@ -780,6 +792,8 @@ struct config *config_build(struct cfg_source *src) {
         struct service *s = c->services[i];
         params_fill(c, s, &s->p);
         s->log_name = mem_strdup(s->p.syslog_name);
+        c->sends_origin =
+            c->sends_origin || (service_is_client(s) && s->p.smtp_send_xforward_command);
         refusals_of(c, s);
     }
     refusals_of(c, NULL);

@@ -65,7 +65,9 @@ struct config {
     bool accounts_gone;        /* it was there and is not */
     struct service **services;
     size_t n_services;
-    struct service sendmail; /* what this machine's programs send by; no line of master.cf has it */
+    struct service
+        sendmail;      /* what this machine's programs send by; pickup's line has its filter */
+    bool sends_origin; /* some transport tells hosts who brought a message (XFORWARD) */
     struct cfg_source *source; /* owned */
     char **texts;              /* every expanded value */
     size_t n_texts;

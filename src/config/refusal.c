@@ -91,7 +91,6 @@ static const char *const main_only[] = {"myhostname",
                                         "inet_protocols",
                                         "proxy_interfaces",
                                         "enable_idna2003_compatibility",
-                                        "smtp_dns_support_level",
                                         "soft_bounce",
                                         "mydestination",
                                         "relay_domains",
@@ -190,11 +189,16 @@ static bool changes_all_mail(const char *name) {
            strncmp(name, "lmtp_", 5) != 0 && strncmp(name, "smtpd_", 6) != 0;
 }
 
+/* Does sendmail's mail have it from pickup's line (config.c, pickup_take)? */
+static bool is_of_pickup(const char *name) {
+    return strcmp(name, "content_filter") == 0 || strcmp(name, "receive_override_options") == 0;
+}
+
 /* Is the parameter, in the line, read from main.cf all the same?  elsewhere: the line is of another
  * service, which every mail passes in Postfix. */
 static bool is_read_elsewhere(const struct refusal_asker *who, const char *name, bool elsewhere) {
     if (elsewhere)
-        return changes_all_mail(name);
+        return changes_all_mail(name) && !(who->line_of_sendmail && is_of_pickup(name));
     return who->expands ? is_of_aliases(name) : is_main_only(name);
 }
 

@@ -80,6 +80,54 @@ static void check_all_hops(const struct config *cfg, enum diag_level waits, stru
         check_fallback(cfg, cfg->services[i], waits, d);
 }
 
+/* The filter of a service (NULL: main.cf's, which others have as long as they set no other one). */
+static void check_filter(const struct config *cfg, const struct service *svc, enum diag_level waits,
+                         struct diags *d) {
+    const char *value = svc == NULL ? cfg->p.content_filter : svc->p.content_filter;
+    int line = svc == NULL ? check_line_of(cfg, "content_filter") : svc->line;
+    const char *file = svc == NULL ? cfg->main.path : "master.cf";
+    struct str name = str_make(value, strcspn(value, ":")), bad;
+    const struct service *t = config_transport(cfg, name);
+    if (value[0] == '\0')
+        return;
+    if (t == NULL || t->kind == SERVICE_UNUSED)
+        diag_add(
+            d, waits, file, line,
+            "content_filter: \"%.*s\" is not a transport that Posthouse has%s: mail for it waits",
+            STR_FMT(name), t == NULL ? ", and master.cf has none of that name" : "");
+    const char *hop = value + name.n + (value[name.n] == ':' ? 1 : 0);
+    const char *why = t == NULL || t->kind != SERVICE_SMTP || hop[0] == '\0'
+                          ? NULL
+                          : nexthop_check(str_of(hop), &bad);
+    if (why != NULL)
+        diag_add(d, waits, file, line, "content_filter: \"%.*s\": %s: mail for it waits",
+                 STR_FMT(bad), why);
+}
+
+/* What a filter gives back would go to it again, without end. */
+static void check_filter_way_back(const struct config *cfg, struct diags *d) {
+    bool filters = false, back = false;
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *svc = cfg->services[i];
+        if (svc->kind != SERVICE_SMTPD)
+            continue;
+        filters = filters || svc->p.content_filter[0] != '\0';
+        back = back || svc->p.content_filter[0] == '\0';
+    }
+    if (filters && !back)
+        diag_add(d, DIAG_WARN, cfg->main.path, check_line_of(cfg, "content_filter"),
+                 "content_filter: every service of master.cf has one: what the filter gives back "
+                 "to them goes to it again; give one service -o content_filter=");
+}
+
+static void check_filters(const struct config *cfg, enum diag_level waits, struct diags *d) {
+    check_filter(cfg, NULL, waits, d);
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (cfg_file_find(&cfg->services[i]->overrides, STR_LIT("content_filter")) != NULL)
+            check_filter(cfg, cfg->services[i], waits, d);
+    check_filter_way_back(cfg, d);
+}
+
 static void check_options(const struct config *cfg, const char *name, const char *value,
                           struct diags *d) {
     unsigned flags;
@@ -390,6 +438,7 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
         check_auth(cfg, cfg->services[i], d);
     struct inside in = {cfg, d};
     confine_folders(cfg, check_folder, &in);
+    check_filters(cfg, waits, d);
     receive_check(cfg, waits, d);
     sni_check(cfg, waits, d);
 }

@@ -323,12 +323,49 @@ static void note_question(struct explain *x) {
     sbuf_free(&rcpt);
 }
 
+/* The services whose mail goes to that filter first; n 0: it was named before. */
+static void add_filtered(const struct config *cfg, const char *filter, size_t from,
+                         struct sbuf *names) {
+    for (size_t i = 0; i < cfg->n_services; i++) {
+        const struct service *svc = cfg->services[i];
+        if (svc->kind != SERVICE_SMTPD || strcmp(svc->p.content_filter, filter) != 0)
+            continue;
+        if (i < from) {
+            sbuf_reset(names);
+            return;
+        }
+        sbuf_printf(names, "%s%s", names->n > 0 ? ", " : "", svc->name);
+    }
+}
+
+/* What is explained is the road behind the filter: of what it gives back. */
+static void note_filters(struct explain *x) {
+    struct sbuf names = {0};
+    const char *local = x->cfg->sendmail.p.content_filter;
+    for (size_t i = 0; i < x->cfg->n_services; i++) {
+        const char *filter = x->cfg->services[i]->p.content_filter;
+        sbuf_reset(&names);
+        if (filter[0] != '\0')
+            add_filtered(x->cfg, filter, i, &names);
+        if (names.n > 0)
+            trace_note(
+                &x->trace, "content_filter",
+                "mail that comes in by %s goes to %s first; what follows is the road of what "
+                "that gives back",
+                names.p, filter);
+    }
+    if (local[0] != '\0')
+        trace_note(&x->trace, "content_filter", "mail of sendmail(1) goes to %s first", local);
+    sbuf_free(&names);
+}
+
 static void run_begin(struct task *t) {
     struct explain *x = DL_OWNER(t, struct explain, begin);
     x->cfg = config_ref(deliver_config(x->at.deliver));
     explain_complete(&x->cfg->p, &x->sender);
     explain_complete(&x->cfg->p, &x->rcpt);
     note_question(x);
+    note_filters(x);
     x->asked = (struct rcpt){.addr = str_of(x->rcpt)};
     unread_each_refused(x->cfg, explain_refused, x);
     if (x->via != NULL)

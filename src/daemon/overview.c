@@ -144,6 +144,7 @@ void overview_envelope(struct sbuf *b, const struct sched_view *v) {
     add_str(b, "envid", env->envid);
     add_str(b, "client", env->client);
     add_str(b, "sasl_user", env->sasl_user);
+    add_str(b, "filter", env->filter);
     sbuf_add_c(b, ", \"rcpts\": [");
     for (uint32_t i = 0; i < env->n_rcpts; i++) {
         sbuf_printf(b, "%s{\"notify\": %u, \"done\": %s", i == 0 ? "" : ", ", env->rcpts[i].notify,

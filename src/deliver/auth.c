@@ -50,10 +50,16 @@ void auth_cancel(struct dsess *s) {
     sbuf_wipe(&s->first_answer);
 }
 
+/* Are logins looked up by sender here?  A sender's is for its relay host, and not for the content
+ * filter before that. */
+static bool logins_are_senders(const struct dsess *s) {
+    return s->p->smtp_sender_dependent_authentication && !s->filter;
+}
+
 /* With credentials per sender, one sender's trouble is not the destination's.  A relay record has
  * one account for all. */
 static enum mail_blame login_blame(const struct dsess *s) {
-    bool of_sender = s->p->smtp_sender_dependent_authentication && !session_uses_record(s);
+    bool of_sender = logins_are_senders(s) && !session_uses_record(s);
     return of_sender ? BLAME_MESSAGE : BLAME_SITE;
 }
 
@@ -79,7 +85,7 @@ static void warn_no_credential(struct dsess *s) {
     struct sbuf tables = {0};
     maps_show(s->p->smtp_sasl_password_maps, &tables);
     log_warn("smtp", "relay %s offers AUTH, but no credential matched in %s; keys tried: %s%s, %s",
-             s->relay, tables.p, s->p->smtp_sender_dependent_authentication ? "the sender, " : "",
+             s->relay, tables.p, logins_are_senders(s) ? "the sender, " : "",
              session_target(s)->host, session_target(s)->dest);
     sbuf_free(&tables);
 }
@@ -406,7 +412,7 @@ enum step credentials_begin(struct dsess *s) {
         return go_without(s, NULL, "smtp_sasl_auth_enable = no: no AUTH");
     if (s->p->smtp_sasl_password_maps[0] == '\0')
         return credentials_nowhere(s);
-    if (s->p->smtp_sender_dependent_authentication) {
+    if (logins_are_senders(s)) {
         free(s->auth_sender);
         s->auth_sender = str_dup(first->env->sender);
     }

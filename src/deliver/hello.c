@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "deliver/origin.h"
 #include "deliver/session.h"
 #include "util/idn.h"
 #include "util/log.h"
@@ -58,7 +59,8 @@ static const struct {
 } keywords[] = {
     {"PIPELINING", CAP_PIPELINING}, {"SIZE", CAP_SIZE}, {"8BITMIME", CAP_8BITMIME},
     {"SMTPUTF8", CAP_SMTPUTF8},     {"DSN", CAP_DSN},   {"CHUNKING", CAP_CHUNKING},
-    {"STARTTLS", CAP_STARTTLS},     {"AUTH", CAP_AUTH}, {"ENHANCEDSTATUSCODES", CAP_CODES}};
+    {"STARTTLS", CAP_STARTTLS},     {"AUTH", CAP_AUTH}, {"ENHANCEDSTATUSCODES", CAP_CODES},
+    {"XFORWARD", CAP_XFORWARD}};
 
 static bool keyword_discarded(const struct dsess *s, const char *word) {
     struct str rest = str_of(s->p->smtp_discard_ehlo_keywords), w;
@@ -105,6 +107,8 @@ static void ehlo_keyword(struct dsess *s, struct str line) {
         str_u64(word, &s->size_limit);
     if (cap == CAP_AUTH)
         add_mechs(s, rest);
+    if (cap == CAP_XFORWARD)
+        s->origin_wanted |= origin_wanted(rest);
 }
 
 static void parse_caps(struct dsess *s) {
@@ -112,6 +116,7 @@ static void parse_caps(struct dsess *s) {
     bool first = true;
     s->caps = 0;
     s->size_limit = 0;
+    s->origin_wanted = 0;
     free(s->mechs);
     s->mechs = NULL;
     while (str_split(&rest, "\n", &line)) {

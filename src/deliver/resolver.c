@@ -33,7 +33,6 @@ struct ways {
     struct sbuf servers;
     int64_t restart_ms; /* loop's time of the next try to start, or to say that none works */
     bool asked;         /* ctx was asked something, and so has its thread */
-    bool asks_mx;       /* smtp_dns_support_level does not forbid it */
     enum resolve_type addresses; /* what ADDR is */
     char *hosts;                 /* text of the hosts file */
     struct sbuf about;           /* all settings that they were made of */
@@ -195,12 +194,11 @@ static struct ways *ways_of(const struct config *cfg) {
     struct ways *w = MEM_NEW(struct ways);
     int err;
     w->users = 1;
-    w->asks_mx = resolver_may_ask_mx(&cfg->p);
     w->addresses = resolver_address_type(&cfg->p);
     w->hosts = str_dup(config_file(cfg, cfg->p.resolver_hosts_file, &err));
     list_servers(cfg, &w->servers);
-    sbuf_printf(&w->about, "%d %d %s\n%s", w->asks_mx, (int)w->addresses,
-                w->servers.n > 0 ? w->servers.p : "", w->hosts);
+    sbuf_printf(&w->about, "%d %s\n%s", (int)w->addresses, w->servers.n > 0 ? w->servers.p : "",
+                w->hosts);
     return w;
 }
 
@@ -499,7 +497,7 @@ struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, 
                                     resolve_fn fn, void *arg) {
     struct resolver_query *q = query_new(r, fn, arg);
     struct ways *w = q->ways;
-    if (type == RESOLVE_MX && w->asks_mx)
+    if (type == RESOLVE_MX)
         ask_dns(q, 0, name, T_MX);
     if (type == RESOLVE_ADDR)
         type = w->addresses;

@@ -74,9 +74,8 @@ struct resolver *resolver_new(struct loop *l, const struct config *cfg);
 void resolver_reload(struct resolver *r, const struct config *cfg);
 /* DNS: A and AAAA as inet_protocols says, from the DNS alone.  BOTH: from the hosts file, too, if
  * the DNS says that there are none.  NATIVE: from the hosts file, and from the DNS where that has
- * none. ADDR: the one of these that main.cf's smtp_host_lookup says.  MX: no records are asked for,
- * and there are none, where smtp_dns_support_level is disabled; ADDR is as NATIVE then.  fn is
- * called once, from the loop; the query is no more valid then. */
+ * none. ADDR: the one of these that main.cf says.  fn is called once, from the loop; the query is
+ * no more valid then. */
 struct resolver_query *resolver_ask(struct resolver *r, enum resolve_type type, const char *name,
                                     resolve_fn fn, void *arg);
 /* The name of an address, as NATIVE: any text without NUL, which may be no host name. */

@@ -265,6 +265,7 @@ static void adopt(struct dsess *s, const struct attempt *a) {
     s->p = &a->transport->p;
     s->configured = a->configured;
     s->tls_optional = a->tls_optional;
+    s->filter = a->filter;
     free(s->nexthop);
     s->nexthop = mem_strdup(a->nexthop);
     free(s->record);

@@ -103,7 +103,8 @@ enum {
     CAP_CHUNKING = 32,
     CAP_STARTTLS = 64,
     CAP_AUTH = 128,
-    CAP_CODES = 256 /* ENHANCEDSTATUSCODES (RFC 2034) */
+    CAP_CODES = 256, /* ENHANCEDSTATUSCODES (RFC 2034) */
+    CAP_XFORWARD = 512
 };
 
 /* What `explain` and `test` see of a session: see probe.h. */
@@ -139,6 +140,7 @@ struct dsess {
     char *record;
     struct record rec; /* the relay record behind the next hop; rec.id NULL: none */
     bool configured;   /* the next hop was chosen by an administrator, as all that follow it */
+    bool filter;       /* the next hop is a content filter */
     bool tls_optional; /* its mail has ENV_TLS_OPTIONAL, and the next hop is its recipients' own */
     unsigned sessions; /* connections of this round */
     bool moved;        /* a host that works was left in this round, because of some mail of it */
@@ -184,9 +186,10 @@ struct dsess {
     struct name_filter *names_asked; /* the answer of the DNS that is asked for; NULL: none */
     /* hello.c */
     unsigned caps;
-    uint64_t size_limit; /* 0: none */
-    char *mechs;         /* offered by AUTH; NULL: none */
-    bool helo;           /* EHLO was refused */
+    uint64_t size_limit;    /* 0: none */
+    unsigned origin_wanted; /* of XFORWARD; see origin.h */
+    char *mechs;            /* offered by AUTH; NULL: none */
+    bool helo;              /* EHLO was refused */
     /* policy.c and secure.c */
     struct tls_policy policy;
     bool tls_relaxed;   /* the policy is less than what is configured: nothing secret goes there */

@@ -41,6 +41,7 @@ static enum txn_content content_state(const struct dsess *s, const struct txn *t
 
 static const char *transact_doing(const struct dsess *s) {
     static const char *const doing[TXN_COMMANDS] = {
+        [TXN_XFORWARD] = "sending XFORWARD",
         [TXN_MAIL] = "sending MAIL FROM",
         [TXN_RCPT] = "sending RCPT TO",
         [TXN_DATA] = "sending DATA command",
@@ -163,7 +164,7 @@ static void on_refusal(struct dsess *s, const struct expected *e, enum verdict v
         content_results(s, e, v);
     else
         txn_all_results(s, t, e->command, v);
-    t->refused = t->refused || e->command == TXN_MAIL || e->command == TXN_DATA;
+    t->refused = t->refused || e->command != TXN_CONTENT;
 }
 
 /* Is the reply to some chunk still to come? */
@@ -275,6 +276,13 @@ bool transact_content_due(const struct dsess *s) {
     return s->fifo_n > 0 && s->fifo[s->fifo_at].command == TXN_CONTENT;
 }
 
+static void note_not_told(const struct dsess *s) {
+    struct sbuf line = {0};
+    smtp_reply_line(&s->reply, &line);
+    log_warn("smtp", "host %s said: %s (in reply to XFORWARD command)", s->where, line.p);
+    sbuf_free(&line);
+}
+
 static enum step transact_reply(struct dsess *s) {
     if (s->fifo_n == 0) {
         /* Nothing waits: the host may leave at any time, and says so. */
@@ -289,6 +297,8 @@ static enum step transact_reply(struct dsess *s) {
         return out_of_step(s, &e);
     if (contradicts(&e, v) && !txn_dispute(s, &e))
         return txn_drop_all(s, true, false);
+    if (e.command == TXN_XFORWARD && s->reply.code / 100 != 2)
+        note_not_told(s);
     s->fifo_at++;
     s->fifo_n--;
     e.t->answered = e.t->answered || e.command != TXN_RSET;

@@ -131,7 +131,7 @@ void txn_rcpt_result(struct dsess *s, struct txn *t, uint32_t i, enum txn_comman
 
 void txn_all_results(struct dsess *s, struct txn *t, enum txn_command command, enum verdict v) {
     for (uint32_t k = 0; k < t->n_rcpts; k++)
-        if (command == TXN_MAIL || t->ok[t->rcpts[k]])
+        if (command <= TXN_MAIL || t->ok[t->rcpts[k]])
             txn_rcpt_result(s, t, t->rcpts[k], command, v);
 }
 

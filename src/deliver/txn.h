@@ -11,8 +11,18 @@
 #include "deliver/verdict.h"
 #include "smtp/content.h"
 
-/* What has been sent of a transaction last. */
-enum txn_sent { SENT_NOTHING, SENT_MAIL, SENT_DATA, SENT_PART, SENT_CONTENT, SENT_RSET };
+/* What has been sent of a transaction last; SENT_CLIENT and SENT_ORIGIN: the halves of XFORWARD, or
+ * they were left out. */
+enum txn_sent {
+    SENT_NOTHING,
+    SENT_CLIENT,
+    SENT_ORIGIN,
+    SENT_MAIL,
+    SENT_DATA,
+    SENT_PART,
+    SENT_CONTENT,
+    SENT_RSET
+};
 
 /* A transaction: an attempt on its way over the connection. */
 struct txn {
@@ -60,7 +70,7 @@ unsigned txn_count(const struct dsess *s);
 void txn_use_data_only(const struct dsess *s);
 
 /* The current reply as the result of the recipient with index i into t->a->res, or of all that the
- * host has taken (with TXN_MAIL: of all). */
+ * host has taken (up to TXN_MAIL: of all). */
 void txn_rcpt_result(struct dsess *s, struct txn *t, uint32_t i, enum txn_command command,
                      enum verdict v);
 void txn_all_results(struct dsess *s, struct txn *t, enum txn_command command, enum verdict v);

@@ -13,6 +13,7 @@
  */
 #include <string.h>
 
+#include "deliver/origin.h"
 #include "deliver/txn.h"
 #include "mail/address.h"
 #include "util/log.h"
@@ -63,6 +64,22 @@ static void send_mail(struct dsess *s, struct txn *t) {
     }
     t->sent = SENT_MAIL;
     txn_expect(s, TXN_MAIL, t, 0);
+}
+
+/* Tells the host who brought the message, as far as it asks for that, before MAIL.  False: there is
+ * nothing more to tell.  A sender that cannot be said ends the transaction with nothing sent. */
+static bool send_origin(struct dsess *s, struct txn *t) {
+    const struct envelope *e = t->a->env;
+    bool wanted = s->p->smtp_send_xforward_command && !str_has_control(e->sender);
+    while (t->sent < SENT_ORIGIN) {
+        unsigned half = t->sent++ == SENT_NOTHING ? 0 : 1;
+        if (!wanted || !origin_line(e, s->origin_wanted, half, &s->line))
+            continue;
+        session_say(s);
+        txn_expect(s, TXN_XFORWARD, t, 0);
+        return true;
+    }
+    return false;
 }
 
 static void add_notify(struct sbuf *line, uint32_t notify) {
@@ -253,7 +270,9 @@ static enum step send_next(struct dsess *s, struct txn *t) {
     bool pipe = (s->caps & CAP_PIPELINING) != 0;
     if (t->sent == SENT_PART || (!pipe && s->fifo_n > 0))
         return STEP_WAIT;
-    if (t->sent == SENT_NOTHING)
+    if (t->sent < SENT_ORIGIN && send_origin(s, t))
+        return STEP_DONE;
+    if (t->sent == SENT_ORIGIN)
         send_mail(s, t);
     else if (rset_is_next(s, t))
         return send_rset(s, t);
@@ -295,7 +314,8 @@ bool txn_fits(const struct dsess *s, const struct attempt *a) {
     if (is_left_behind(s, a))
         return false;
     if (a->cfg != s->cfg || a->transport != s->svc || strcmp(a->nexthop, s->nexthop) != 0 ||
-        strcmp(a->record, s->record) != 0 || a->tls_optional != s->tls_optional)
+        strcmp(a->record, s->record) != 0 || a->tls_optional != s->tls_optional ||
+        a->filter != s->filter)
         return false;
     return s->auth_sender == NULL || str_eq_c(a->env->sender, s->auth_sender);
 }
@@ -385,6 +405,8 @@ static int64_t time_limit(const struct dsess *s) {
                                   : s->p->smtp_data_xfer_timeout;
     const struct expected *e = &s->fifo[s->fifo_at];
     switch (e->command) {
+    case TXN_XFORWARD:
+        return s->p->smtp_xforward_timeout;
     case TXN_MAIL:
         return s->p->smtp_mail_timeout;
     case TXN_RCPT:

@@ -15,9 +15,11 @@ enum reply_class { CLASS_2XX, CLASS_354, CLASS_3XX, CLASS_421, CLASS_4XX, CLASS_
 
 /* A reply to RSET that is not 2xx belongs to another command: RSET cannot fail (RFC 5321 section
  * 4.1.1.5).  Content that ended a transaction without recipients (an empty message after 354) has
- * nothing to be taken or refused. */
+ * nothing to be taken or refused.  A host that refuses XFORWARD gets the mail all the same, as from
+ * Postfix. */
 static const enum verdict table[TXN_COMMANDS][CLASSES] = {
     /* 2xx      354      3xx      421      4xx    5xx */
+    [TXN_XFORWARD] = {OK, SUSPECT, SUSPECT, CLOSING, OK, OK},
     [TXN_MAIL] = {OK, SUSPECT, SUSPECT, CLOSING, LATER, REFUSED},
     [TXN_RCPT] = {OK, SUSPECT, SUSPECT, CLOSING, LATER, REFUSED},
     [TXN_DATA] = {SUSPECT, GO, SUSPECT, CLOSING, LATER, REFUSED},
@@ -57,10 +59,8 @@ enum verdict verdict_of(enum txn_command command, int code, enum txn_content con
 }
 
 const char *verdict_command_name(enum txn_command command) {
-    static const char *const names[] = {[TXN_MAIL] = "MAIL FROM",
-                                        [TXN_RCPT] = "RCPT TO",
-                                        [TXN_DATA] = "DATA",
-                                        [TXN_CONTENT] = "end of DATA",
-                                        [TXN_RSET] = "RSET"};
+    static const char *const names[] = {
+        [TXN_XFORWARD] = "XFORWARD", [TXN_MAIL] = "MAIL FROM",      [TXN_RCPT] = "RCPT TO",
+        [TXN_DATA] = "DATA",         [TXN_CONTENT] = "end of DATA", [TXN_RSET] = "RSET"};
     return names[command];
 }

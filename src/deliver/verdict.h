@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 enum txn_command {
+    TXN_XFORWARD,
     TXN_MAIL,
     TXN_RCPT,
     TXN_DATA,

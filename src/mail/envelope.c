@@ -18,6 +18,7 @@
 #define ENVELOPE_VERSION    1U
 #define ENVELOPE_OWNERS     2U /* each recipient has an owner, too: written only where one has */
 #define ENVELOPE_ALIASED    3U /* … and an original address: written only where one has */
+#define ENVELOPE_FILTERED   4U /* … and the message a filter and an origin: likewise */
 #define PROGRESS_VERSION    2U
 #define PROGRESS_CAUSES     3U /* each error has a cause, too: written only where one has */
 #define PROGRESS_ONE_REASON 1U /* what Posthouse 0.1 wrote */
@@ -115,9 +116,25 @@ static struct str store_add(char **at, struct str s) {
     return str_make(p, s.n);
 }
 
+#define ENVELOPE_OLD_TEXTS 4U /* of those below, before ENVELOPE_FILTERED */
+#define ENVELOPE_TEXTS     12U
+/* The texts of an envelope, those of its recipients apart, in the order of its encoding. */
+static void envelope_texts(const struct envelope *from, struct str *texts[ENVELOPE_TEXTS]) {
+    struct envelope *e = (struct envelope *)(uintptr_t)from;
+    struct origin *o = &e->origin;
+    struct str *all[ENVELOPE_TEXTS] = {&e->sender, &e->envid, &e->client, &e->sasl_user,
+                                       &e->filter, &o->name,  &o->addr,   &o->port,
+                                       &o->proto,  &o->helo,  &o->ident,  &o->source};
+    memcpy(texts, all, sizeof all);
+}
+
 struct envelope *envelope_make(const struct envelope *t) {
     size_t head = sizeof(struct envelope) + t->n_rcpts * sizeof *t->rcpts;
-    size_t n = t->sender.n + t->envid.n + t->client.n + t->sasl_user.n;
+    struct str *texts[ENVELOPE_TEXTS];
+    size_t n = 0;
+    envelope_texts(t, texts);
+    for (size_t i = 0; i < ENVELOPE_TEXTS; i++)
+        n += texts[i]->n;
     for (uint32_t i = 0; i < t->n_rcpts; i++)
         n += t->rcpts[i].addr.n + t->rcpts[i].orcpt.n + t->rcpts[i].owner.n + t->rcpts[i].orig.n;
     struct envelope *e = mem_alloc(head + n);
@@ -127,10 +144,9 @@ struct envelope *envelope_make(const struct envelope *t) {
     held_add(e->held);
     atomic_store(&e->refs, 1);
     e->rcpts = (struct rcpt *)(e + 1);
-    e->sender = store_add(&at, t->sender);
-    e->envid = store_add(&at, t->envid);
-    e->client = store_add(&at, t->client);
-    e->sasl_user = store_add(&at, t->sasl_user);
+    envelope_texts(e, texts);
+    for (size_t i = 0; i < ENVELOPE_TEXTS; i++)
+        *texts[i] = store_add(&at, *texts[i]);
     for (uint32_t i = 0; i < t->n_rcpts; i++) {
         e->rcpts[i].addr = store_add(&at, t->rcpts[i].addr);
         e->rcpts[i].orcpt = store_add(&at, t->rcpts[i].orcpt);
@@ -145,6 +161,8 @@ struct envelope *envelope_make(const struct envelope *t) {
 /* The oldest version that can say all of it: an older Posthouse reads what it can. */
 static uint32_t version_of(const struct envelope *e) {
     uint32_t version = ENVELOPE_VERSION;
+    if (e->filter.n > 0 || e->origin.source.n > 0) /* an older one would send it unfiltered */
+        return ENVELOPE_FILTERED;
     if ((e->flags & ENV_HOLD) != 0) /* an older one would send it */
         return ENVELOPE_ALIASED;
     for (uint32_t i = 0; i < e->n_rcpts; i++) {
@@ -156,7 +174,12 @@ static uint32_t version_of(const struct envelope *e) {
     return version;
 }
 
+static uint32_t texts_of_version(uint32_t version) {
+    return version >= ENVELOPE_FILTERED ? ENVELOPE_TEXTS : ENVELOPE_OLD_TEXTS;
+}
+
 void envelope_encode(const struct envelope *e, struct sbuf *out) {
+    struct str *texts[ENVELOPE_TEXTS];
     uint32_t version = version_of(e);
     ipc_put_u32(out, version);
     ipc_put_u64(out, e->id);
@@ -164,10 +187,9 @@ void envelope_encode(const struct envelope *e, struct sbuf *out) {
     ipc_put_u64(out, (uint64_t)e->arrival_us);
     ipc_put_u64(out, e->size);
     ipc_put_u32(out, e->flags);
-    ipc_put_str(out, e->sender);
-    ipc_put_str(out, e->envid);
-    ipc_put_str(out, e->client);
-    ipc_put_str(out, e->sasl_user);
+    envelope_texts(e, texts);
+    for (uint32_t i = 0; i < texts_of_version(version); i++)
+        ipc_put_str(out, *texts[i]);
     ipc_put_u32(out, e->n_rcpts);
     for (uint32_t i = 0; i < e->n_rcpts; i++) {
         ipc_put_str(out, e->rcpts[i].addr);
@@ -197,18 +219,18 @@ static void get_rcpt(struct ipc_reader *r, uint32_t version, struct rcpt *out) {
 struct envelope *envelope_decode(struct str in) {
     struct ipc_reader r = {.rest = in};
     struct envelope t = {0}, *e = NULL;
+    struct str *texts[ENVELOPE_TEXTS];
     uint32_t version = ipc_get_u32(&r);
-    if (version < ENVELOPE_VERSION || version > ENVELOPE_ALIASED)
+    if (version < ENVELOPE_VERSION || version > ENVELOPE_FILTERED)
         return NULL;
     t.id = ipc_get_u64(&r);
     struct str qid = ipc_get_str(&r);
     t.arrival_us = (int64_t)ipc_get_u64(&r);
     t.size = ipc_get_u64(&r);
     t.flags = ipc_get_u32(&r);
-    t.sender = ipc_get_str(&r);
-    t.envid = ipc_get_str(&r);
-    t.client = ipc_get_str(&r);
-    t.sasl_user = ipc_get_str(&r);
+    envelope_texts(&t, texts);
+    for (uint32_t i = 0; i < texts_of_version(version); i++)
+        *texts[i] = ipc_get_str(&r);
     t.n_rcpts = ipc_get_u32(&r);
     if (r.bad || qid.n >= QID_MAX || memchr(qid.p, '\0', qid.n) != NULL ||
         t.n_rcpts > ENVELOPE_RCPTS_MAX || t.n_rcpts > r.rest.n / 12)

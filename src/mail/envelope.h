@@ -44,6 +44,18 @@ struct rcpt {
     struct str owner;
 };
 
+/* Who brought the message, for a content filter (XFORWARD).  Empty: not known.  All are empty where
+ * no filter is to be told. */
+struct origin {
+    struct str name; /* of the client */
+    struct str addr; /* "192.0.2.1", "IPV6:2001:db8::1" */
+    struct str port;
+    struct str proto; /* "ESMTP" */
+    struct str helo;
+    struct str ident;  /* the queue ID that the message had there; empty: it has its own */
+    struct str source; /* "LOCAL" or "REMOTE"; empty: nothing is known at all */
+};
+
 struct envelope {
     atomic_uint refs;
     uint64_t id;        /* unique for ever: microseconds since 1970 */
@@ -55,7 +67,10 @@ struct envelope {
     struct str envid;   /* ENVID, decoded */
     struct str client;  /* "host[addr]" for the reports and the page */
     struct str sasl_user;
-    struct rcpt *rcpts; /* with all texts in the same piece of memory */
+    struct str filter;    /* "transport:destination" that it goes to instead of where its recipients
+                           * are (content_filter); empty: none */
+    struct origin origin; /* where filter is not empty, or the client has said it (XFORWARD) */
+    struct rcpt *rcpts;   /* with all texts in the same piece of memory */
     uint32_t n_rcpts;
     size_t held; /* bytes of that piece of memory, which held.h counts */
 };

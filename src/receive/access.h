@@ -39,6 +39,7 @@ struct access_acts {
     bool discard; /* it is taken, and goes nowhere */
     struct sbuf
         redirect;       /* the address that it goes to instead, in its internal form; empty: none */
+    struct sbuf filter; /* "transport:destination" that it goes to first; empty: content_filter */
     struct sbuf copies; /* addresses that get a copy, likewise, a line each */
     uint32_t n_copies;  /* lines of copies */
     struct sbuf prepend; /* lines that go before it */

@@ -164,6 +164,17 @@ static enum access_step action_redirects(struct access_run *a, const struct acce
     return STEP_NEXT;
 }
 
+/* Likewise the last one counts. */
+static enum access_step action_filters(struct access_run *a, const struct access_source *src,
+                                       struct str text) {
+    if (str_chr(text, ':') < 1 || str_has_control(text))
+        return action_impossible(a, src, "has no transport:destination behind FILTER");
+    noted_address(a, src, "filter", "FILTER", text);
+    sbuf_reset(&a->f.acts->filter);
+    sbuf_add_str(&a->f.acts->filter, text);
+    return STEP_NEXT;
+}
+
 /* Each address once: several recipients meet the same row. */
 static void acts_copy(struct access_acts *acts, struct str addr) {
     struct str rest = sbuf_str(&acts->copies), one;
@@ -214,6 +225,7 @@ static enum access_step action_prepends(struct access_run *a, const struct acces
 
 void access_acts_free(struct access_acts *acts) {
     sbuf_free(&acts->redirect);
+    sbuf_free(&acts->filter);
     sbuf_free(&acts->copies);
     sbuf_free(&acts->prepend);
 }
@@ -298,12 +310,6 @@ static enum action action_of(struct str value, struct str *word, struct str *tex
     return refuses ? ACTION_CODE : ACTION_NONE;
 }
 
-bool access_action_is_refused(struct str value) {
-    struct str word, text;
-    uint64_t code;
-    return action_of(value, &word, &text, &code) == ACTION_FILTER;
-}
-
 bool access_action_is_one(struct str value) {
     struct str word, text;
     uint64_t code;
@@ -324,6 +330,8 @@ static enum access_step act_on_message(struct access_run *a, const struct access
         return action_redirects(a, src, text);
     case ACTION_COPY:
         return action_copies(a, src, text);
+    case ACTION_FILTER:
+        return action_filters(a, src, text);
     default:
         return action_prepends(a, src, text);
     }
@@ -357,8 +365,6 @@ enum access_step access_act(struct access_run *a, const struct access_source *sr
         return src->is_plain || str_trim(value).n == 0
                    ? action_impossible(a, src, "has an action that Posthouse does not have")
                    : action_opens(a, src, value);
-    case ACTION_FILTER:
-        return action_impossible(a, src, "has an action that Posthouse does not have");
     default:
         return act_on_message(a, src, action, text);
     }

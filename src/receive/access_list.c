@@ -72,10 +72,10 @@ struct str access_action_unknown(struct str value) {
     struct access_reader reader = {LIST_RECIPIENT, value};
     struct access_item item;
     struct str word = value, first = STR_NONE;
-    if (access_action_is_one(value) && !access_action_is_refused(value))
+    if (access_action_is_one(value))
         return STR_NONE;
-    if (access_action_is_refused(value) || value.n > ACCESS_INNER_MAX) {
-        str_split(&word, " \t", &first);
+    if (value.n > ACCESS_INNER_MAX) {
+        str_split(&word, " 	", &first);
         return first;
     }
     while (access_item_next(&reader, &item))

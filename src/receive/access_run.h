@@ -163,9 +163,8 @@ struct access_source {
 /* Does what the value of access(5) says. */
 enum access_step access_act(struct access_run *a, const struct access_source *src,
                             struct str value);
-/* Is the value an action, and not restrictions?  Is it one that Posthouse does not have? */
+/* Is the value an action, and not restrictions? */
 bool access_action_is_one(struct str value);
-bool access_action_is_refused(struct str value);
 
 /* -- access_table.c -- */
 

@@ -48,6 +48,7 @@ struct client {
     unsigned uid;           /* of a local client */
     bool limits_off;        /* it is in smtpd_client_event_limit_exceptions */
     bool no_auth;           /* it is in smtpd_sasl_exceptions_networks */
+    bool may_forward;       /* it is in smtpd_authorized_xforward_hosts */
     bool counted;           /* anvil counts its connection */
     bool over;              /* it has more of them than it may, if limits are for it */
     enum bare_newline bare; /* BARE_UNSET until its session begins */

@@ -9,6 +9,7 @@
 #include "mail/address.h"
 #include "receive/auth.h"
 #include "receive/certificate.h"
+#include "receive/forwarded.h"
 #include "receive/message.h"
 #include "receive/transaction.h"
 #include "util/log.h"
@@ -32,7 +33,7 @@ static enum cmd cmd_helo(struct session *s, struct str name) {
         smtpd_reply(s, false, "501 Syntax: HELO hostname");
         return CMD_DONE;
     }
-    transaction_end(s);
+    transaction_reset(s);
     set_helo(s, name);
     s->esmtp = false;
     smtpd_reply(s, true, "250 %s", s->cfg->p.myhostname);
@@ -96,6 +97,8 @@ static void ehlo_offers(const struct session *s, struct ehlo *e) {
     if (offers_tls(s))
         ehlo_add(e, "STARTTLS", "");
     ehlo_add_auth(s, e);
+    if (forwarded_is_allowed(s))
+        ehlo_add(e, "XFORWARD", FORWARDED_OFFER);
     ehlo_add(e, "ENHANCEDSTATUSCODES", "");
     ehlo_add(e, "8BITMIME", "");
     ehlo_add(e, "DSN", "");
@@ -127,7 +130,7 @@ static enum cmd cmd_ehlo(struct session *s, struct str name) {
         smtpd_reply(s, false, "501 Syntax: EHLO hostname");
         return CMD_DONE;
     }
-    transaction_end(s);
+    transaction_reset(s);
     set_helo(s, name);
     s->esmtp = true;
     if (auth_await(s, ehlo_mechanisms_came))
@@ -163,7 +166,7 @@ static enum cmd cmd_starttls(struct session *s, struct str args) {
         smtpd_reply(s, false, "502 5.5.1 Error: command not implemented");
     else {
         smtpd_reply(s, true, "220 2.0.0 Ready to start TLS");
-        transaction_end(s);
+        transaction_reset(s);
         auth_logout(s); /* what was said in clear is forgotten */
         free(s->helo);
         s->helo = NULL;
@@ -178,7 +181,7 @@ static enum cmd cmd_rset(struct session *s, struct str args) {
         smtpd_reply(s, false, "501 5.5.4 Syntax: RSET");
         return CMD_DONE;
     }
-    transaction_end(s);
+    transaction_reset(s);
     smtpd_reply(s, true, "250 2.0.0 Ok");
     return CMD_DONE;
 }
@@ -208,13 +211,21 @@ static const struct {
     bool junk;       /* leads nowhere: smtpd_junk_command_limit */
     bool before_tls; /* allowed where TLS must come first */
 } commands[VERB_COUNT] = {
-    [VERB_UNKNOWN] = {cmd_unknown, false, true},    [VERB_HELO] = {cmd_helo, true, true},
-    [VERB_EHLO] = {cmd_ehlo, true, true},           [VERB_MAIL] = {transaction_mail, false, false},
-    [VERB_RCPT] = {transaction_rcpt, false, false}, [VERB_DATA] = {message_data, false, false},
-    [VERB_BDAT] = {message_bdat, false, false},     [VERB_RSET] = {cmd_rset, true, false},
-    [VERB_NOOP] = {cmd_noop, true, true},           [VERB_VRFY] = {cmd_vrfy, true, false},
-    [VERB_ETRN] = {cmd_unknown, true, false},       [VERB_AUTH] = {auth_command, false, false},
-    [VERB_STARTTLS] = {cmd_starttls, false, true},  [VERB_QUIT] = {cmd_quit, false, true},
+    [VERB_UNKNOWN] = {cmd_unknown, false, true},
+    [VERB_HELO] = {cmd_helo, true, true},
+    [VERB_EHLO] = {cmd_ehlo, true, true},
+    [VERB_MAIL] = {transaction_mail, false, false},
+    [VERB_RCPT] = {transaction_rcpt, false, false},
+    [VERB_DATA] = {message_data, false, false},
+    [VERB_BDAT] = {message_bdat, false, false},
+    [VERB_RSET] = {cmd_rset, true, false},
+    [VERB_NOOP] = {cmd_noop, true, true},
+    [VERB_VRFY] = {cmd_vrfy, true, false},
+    [VERB_ETRN] = {cmd_unknown, true, false},
+    [VERB_AUTH] = {auth_command, false, false},
+    [VERB_STARTTLS] = {cmd_starttls, false, true},
+    [VERB_QUIT] = {cmd_quit, false, true},
+    [VERB_XFORWARD] = {forwarded_command, false, false},
 };
 
 /* An SMTP command is text (RFC 5321 section 2.3.8): blanks and TABs divide it, no other control

@@ -14,6 +14,7 @@
 #include "mail/address.h"
 #include "mail/missing.h"
 #include "receive/clientcert.h"
+#include "receive/forwarded.h"
 #include "receive/intake.h"
 #include "receive/rewrite.h"
 #include "receive/transaction.h"
@@ -153,10 +154,28 @@ static uint32_t content_flags(const struct session *s, const struct rcpts *to) {
            (in->has_long ? ENV_LONG_LINES : 0U) | (tls_optional ? ENV_TLS_OPTIONAL : 0U);
 }
 
+/* Where the message goes first, instead of where its recipients are, or nothing.  A row's or a
+ * policy service's filter is stronger than the service's own, and REDIRECT than both, as with
+ * Postfix. */
+static struct str message_filter(const struct session *s) {
+    const struct access_acts *acts = &s->tx->acts;
+    if (acts->redirect.n > 0)
+        return STR_NONE;
+    return acts->filter.n > 0 ? sbuf_str(&acts->filter) : str_of(s->p->content_filter);
+}
+
+/* Does some transport tell hosts who brought a message? */
+static bool origin_is_kept(const struct session *s) {
+    return message_filter(s).n > 0 || s->forwarded != NULL || s->cfg->sends_origin;
+}
+
 static struct envelope *make_envelope(const struct session *s, const struct rcpts *to,
                                       uint64_t size) {
     const struct transaction *tx = s->tx;
-    struct sbuf from = {0};
+    struct sbuf from = {0}, scratch = {0};
+    struct origin origin = {0};
+    if (origin_is_kept(s))
+        origin = forwarded_origin(s, tx->local_headers, &scratch);
     client_text(&s->client, &from);
     struct envelope t = {.id = tx->id,
                          .arrival_us = tx->arrival_us,
@@ -167,11 +186,14 @@ static struct envelope *make_envelope(const struct session *s, const struct rcpt
                          .envid = sbuf_str(&tx->envid),
                          .client = sbuf_str(&from),
                          .sasl_user = str_of(s->sasl_user == NULL ? "" : s->sasl_user),
+                         .filter = message_filter(s),
+                         .origin = origin,
                          .rcpts = to->v,
                          .n_rcpts = to->n};
     memcpy(t.qid, tx->qid, sizeof t.qid);
     struct envelope *e = envelope_make(&t);
     sbuf_free(&from);
+    sbuf_free(&scratch);
     return e;
 }
 

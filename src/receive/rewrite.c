@@ -10,6 +10,7 @@
 
 #include "maps/maps.h"
 #include "receive/clientcert.h"
+#include "receive/forwarded.h"
 #include "util/log.h"
 
 #define LIST_SEPS ", \t\r\n"
@@ -99,7 +100,10 @@ static enum cmd rewrite_go(struct session *s) {
 }
 
 enum cmd rewrite_ask(struct session *s, enum cmd (*then)(struct session *s)) {
+    bool local;
     s->tx->rewrite_then = then;
     s->tx->rewrite_rest = str_of(s->p->local_header_rewrite_clients);
+    if (forwarded_source(s, &local))
+        return rewrite_over(s, local, false);
     return s->client.local ? rewrite_over(s, !s->tx->is_remote, false) : rewrite_go(s);
 }

@@ -65,7 +65,7 @@ static void serve_close(struct session *s, const char *what) {
         count_unfinished(s);
         smtpd_log_counts(s);
     }
-    transaction_end(s);
+    transaction_reset(s);
     auth_leave(s);
     message_forget(s);
     if (s->naming != NULL)
@@ -481,6 +481,10 @@ static void auth_take(struct session *s, bool is_in) {
     s->client.no_auth = is_in;
 }
 
+static void forward_take(struct session *s, bool is_in) {
+    s->client.may_forward = is_in;
+}
+
 static void bare_take(struct session *s, bool is_in) {
     s->client.bare = is_in ? BARE_TAKEN : bare_newline_of(s->p->smtpd_forbid_bare_newline);
 }
@@ -491,6 +495,10 @@ static const char *limits_list(const struct params *p) {
 
 static const char *auth_list(const struct params *p) {
     return p->smtpd_sasl_auth_enable ? p->smtpd_sasl_exceptions_networks : "";
+}
+
+static const char *forward_list(const struct params *p) {
+    return p->smtpd_authorized_xforward_hosts;
 }
 
 static const char *bare_list(const struct params *p) {
@@ -505,6 +513,7 @@ static const struct {
     void (*take)(struct session *s, bool is_in);
 } serve_lists[] = {{"smtpd_client_event_limit_exceptions", limits_list, limits_take},
                    {"smtpd_sasl_exceptions_networks", auth_list, auth_take},
+                   {"smtpd_authorized_xforward_hosts", forward_list, forward_take},
                    {"smtpd_forbid_bare_newline_exclusions", bare_list, bare_take}};
 
 static void serve_ask_lists(struct session *s);

@@ -80,6 +80,7 @@ enum cmd {
 };
 
 struct transaction;
+struct forwarded;
 struct clientcert;
 struct intake;
 struct auth;
@@ -122,6 +123,7 @@ struct session {
     struct auth_server *auth_server; /* Dovecot's socket; NULL: none is asked */
     struct auth_wait *auth_wait;     /* for Dovecot's list of mechanisms, or NULL */
     char *sasl_user, *sasl_method;   /* NULL: not logged in */
+    struct forwarded *forwarded;     /* what XFORWARD has said of the next message, or NULL */
     struct transaction *tx;          /* NULL: no MAIL */
     struct intake *intake;           /* NULL: no DATA and no BDAT */
     struct commit *commit;           /* the message on its way into the spool, or NULL */

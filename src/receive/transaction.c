@@ -13,6 +13,7 @@
 #include "mail/held.h"
 #include "mail/mailerr.h"
 #include "receive/anvil.h"
+#include "receive/forwarded.h"
 #include "receive/intake.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -95,6 +96,7 @@ void transaction_end(struct session *s) {
     s->tx = NULL;
     if (tx == NULL)
         return;
+    forwarded_end(s);
     route_cancel(tx->route);
     alias_cancel(tx->alias);
     virtual_cancel(tx->aliases);
@@ -114,6 +116,11 @@ void transaction_end(struct session *s) {
     free(tx->out);
     atomic_fetch_sub_explicit(&envelope_memory, tx->counted_mem, memory_order_relaxed);
     free(tx);
+}
+
+void transaction_reset(struct session *s) {
+    transaction_end(s);
+    forwarded_end(s);
 }
 
 struct access_facts transaction_facts(const struct session *s, const struct rcpt_in *r) {
@@ -566,6 +573,7 @@ static enum cmd rcpt_accept(struct session *s) {
             sbuf_printf(&from, ", sasl_method=%s, sasl_username=%s", s->sasl_method, s->sasl_user);
         if (tx->auth.n > 0)
             sbuf_printf(&from, ", sasl_sender=%s", tx->auth.p);
+        forwarded_add(s, &from);
         if (!s->client.local)
             log_as(s->svc->log_name, "smtpd", "%s: client=%s", tx->qid, from.p);
     }

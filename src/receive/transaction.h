@@ -82,6 +82,8 @@ enum cmd transaction_mail(struct session *s, struct str args);
 enum cmd transaction_rcpt(struct session *s, struct str args);
 /* Ends it, and the intake; safe if there is none. */
 void transaction_end(struct session *s);
+/* The same, and what XFORWARD has said of the next message is forgotten. */
+void transaction_reset(struct session *s);
 struct str transaction_sender(const struct transaction *tx);
 struct str transaction_rcpt_addr(const struct transaction *tx, const struct rcpt_in *r);
 /* What access asks about a recipient (NULL: about none), and what a log line says of it.  There may

@@ -37,6 +37,7 @@ struct attempt {
     bool configured;   /* the next hop was set by the administrator: its faults never bounce */
     bool tls_optional; /* its author wants it to arrive whatever TLS is configured; never true where
                         * configured is */
+    bool filter; /* it goes to its content filter: no login of its sender's is meant for that */
     struct envelope *env;
     struct body *body;
     uint32_t n;

@@ -639,6 +639,31 @@ struct route_query *route_resolve(const struct config *cfg, struct lookup *k, st
     return route_start(route_query_new(cfg, k, sender, recipient, trace, fn, arg));
 }
 
+/* As with Postfix: neither tables nor classes are asked, and no relay record is meant. */
+static void route_to_filter(struct route_query *q, struct str filter) {
+    ptrdiff_t colon = str_chr(filter, ':');
+    struct str hop = colon < 0 ? STR_NONE : str_from(filter, (size_t)colon + 1);
+    if (hop.n == 0)
+        hop = str_of(q->cfg->p.default_filter_nexthop);
+    sbuf_add_str(&q->transport, colon < 0 ? filter : str_make(filter.p, (size_t)colon));
+    if (hop.n > 0)
+        set_nexthop(q, hop, true, "content_filter");
+    else
+        sbuf_add_str(&q->r.nexthop, addr_domain(str_of(q->rcpt)));
+    q->r.address_class = CLASS_DEFAULT;
+    q->r.filter = true;
+    q->step = STEP_END;
+}
+
+struct route_query *route_resolve_of(const struct config *cfg, struct lookup *k,
+                                     const struct envelope *e, struct str recipient, route_fn fn,
+                                     void *arg) {
+    struct route_query *q = route_query_new(cfg, k, e->sender, recipient, NULL, fn, arg);
+    if (e->filter.n > 0)
+        route_to_filter(q, e->filter);
+    return route_start(q);
+}
+
 struct route_query *route_resolve_via(const struct config *cfg, struct lookup *k,
                                       struct str nexthop, struct str sender, struct str recipient,
                                       struct trace *trace, route_fn fn, void *arg) {

@@ -10,6 +10,7 @@
 #define PH_ROUTE_ROUTE_H
 
 #include "config/config.h"
+#include "mail/envelope.h"
 #include "mail/mailerr.h"
 #include "maps/query.h"
 #include "route/trace.h"
@@ -31,6 +32,8 @@ struct route {
     const struct service *transport; /* ROUTE_OK */
     struct sbuf nexthop;
     bool configured; /* the next hop is the administrator's, not the recipient's domain */
+    bool filter;     /* transport and next hop are those of the message's content filter: no login
+                      * of its sender's is meant for it */
     struct sbuf why; /* the rule that applied, or what is wrong */
     bool is_told;    /* ROUTE_FAILED: why names rows that are wrong, and is the mail's reason */
     /* The relay record that the next hop named (route/record.h), or empty; nexthop then has the
@@ -51,6 +54,11 @@ struct route_query;
 struct route_query *route_resolve(const struct config *cfg, struct lookup *k, struct str sender,
                                   struct str recipient, struct trace *trace, route_fn fn,
                                   void *arg);
+/* Where mail of a message goes whose envelope is e: to its filter ("transport:destination"), which
+ * is stronger than every rule, if it has one. */
+struct route_query *route_resolve_of(const struct config *cfg, struct lookup *k,
+                                     const struct envelope *e, struct str recipient, route_fn fn,
+                                     void *arg);
 /* The same past every rule, to nexthop (and the relay record that it names): for testing it. */
 struct route_query *route_resolve_via(const struct config *cfg, struct lookup *k,
                                       struct str nexthop, struct str sender, struct str recipient,

@@ -60,7 +60,7 @@ void dest_wake(struct dest *d) {
 }
 
 static uint64_t dest_hash(const struct dest_key *k) {
-    uint64_t seed = KSET_SEED + k->configured + 2U * k->tls_optional;
+    uint64_t seed = KSET_SEED + k->configured + 2U * k->tls_optional + 4U * k->filter;
     uint64_t h = kset_mix(seed, str_of(k->transport));
     return kset_mix(kset_mix_folded(h, k->nexthop), k->record);
 }
@@ -69,8 +69,8 @@ static bool dest_same(const void *val, const void *key) {
     const struct dest *d = val;
     const struct dest_key *k = key;
     return d->configured == k->configured && d->tls_optional == k->tls_optional &&
-           strcmp(d->transport, k->transport) == 0 && str_ieq(str_of(d->nexthop), k->nexthop) &&
-           str_eq_c(k->record, d->record);
+           d->filter == k->filter && strcmp(d->transport, k->transport) == 0 &&
+           str_ieq(str_of(d->nexthop), k->nexthop) && str_eq_c(k->record, d->record);
 }
 
 static struct transport_load *load_get(struct sched *s, const char *transport) {
@@ -95,6 +95,7 @@ static struct dest *dest_new(struct sched *s, const struct dest_key *k, uint64_t
     d->record = str_dup(k->record);
     d->configured = k->configured;
     d->tls_optional = k->tls_optional;
+    d->filter = k->filter;
     dl_init(&d->senders);
     dl_init(&d->forming);
     dl_init(&d->slots);
@@ -128,7 +129,7 @@ void dest_unuse(struct sched *s, struct dest *d) {
 struct dest *dest_get(struct sched *s, const struct route *r, const struct envelope *e) {
     bool tls_optional = !r->configured && (e->flags & ENV_TLS_OPTIONAL) != 0;
     struct dest_key key = {r->transport->name, sbuf_str(&r->nexthop), sbuf_str(&r->record),
-                           r->configured, tls_optional};
+                           r->configured,      tls_optional,          r->filter};
     uint64_t hash = dest_hash(&key);
     struct dest *d = kset_get(&s->dests, hash, dest_same, &key);
     return d == NULL ? dest_new(s, &key, hash) : d;
@@ -156,7 +157,7 @@ const struct service *dest_service(const struct sched *s, const struct dest *d) 
 /* Does a session keep to one sender, because it has that sender's login? */
 static bool dest_is_per_sender(const struct sched *s, const struct dest *d) {
     const struct service *t = config_transport(s->cfg, str_of(d->transport));
-    if (t == NULL || !t->p.smtp_sender_dependent_authentication)
+    if (t == NULL || !t->p.smtp_sender_dependent_authentication || d->filter)
         return false;
     /* A relay record has one account for all senders, and none for the fallback relay. */
     return d->record[0] == '\0' || t->p.smtp_fallback_relay[0] != '\0';

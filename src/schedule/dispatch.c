@@ -28,6 +28,7 @@ static struct attempt *attempt_make(const struct job *j, const struct service *t
     a->record = mem_strdup(j->d->record);
     a->configured = j->d->configured;
     a->tls_optional = j->d->tls_optional;
+    a->filter = j->d->filter;
     a->env = envelope_ref(j->m->env);
     a->body = body_ref(j->m->body);
     a->n = j->n;

@@ -102,6 +102,7 @@ struct dest_key {
     bool configured;   /* the administrator's choice, not the recipient's domain: its faults never
                         * bounce mail */
     bool tls_optional; /* of mail with ENV_TLS_OPTIONAL, which may go by sessions of its own */
+    bool filter;       /* of mail for its content filter, which has no sender's login */
 };
 
 enum job_at {
@@ -170,12 +171,13 @@ struct slot {
 };
 
 struct dest {
-    uint64_t hash; /* of its key, which is made of the next five */
+    uint64_t hash; /* of its key, which is made of the next six */
     char *transport;
     char *nexthop;
     char *record; /* "": none */
     bool configured;
     bool tls_optional;
+    bool filter;
     struct hop *hop;
     struct dl idle;    /* sched->idle_dests while users is 0 */
     struct dl paced;   /* sched->paced while a rate delay may hold mail back */

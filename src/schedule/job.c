@@ -203,8 +203,8 @@ static void check_on_route(void *arg, const struct route *r) {
 
 static void check_next(struct route_check *c) {
     const struct msg *m = c->j->m;
-    c->query = route_resolve(m->s->cfg, m->s->lookup, m->env->sender,
-                             m->env->rcpts[c->j->idx[c->at]].addr, NULL, check_on_route, c);
+    c->query = route_resolve_of(m->s->cfg, m->s->lookup, m->env,
+                                m->env->rcpts[c->j->idx[c->at]].addr, check_on_route, c);
 }
 
 void job_check(struct job *j) {

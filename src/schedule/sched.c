@@ -157,8 +157,8 @@ static void msg_route(struct msg *m) {
         if (m->rcpts[i].state != RCPT_WAITS || forward_is_split_off(m, i))
             continue;
         m->routes[i] = (struct routing){.m = m, .rcpt = i};
-        m->routes[i].query = route_resolve(s->cfg, s->lookup, m->env->sender, m->env->rcpts[i].addr,
-                                           NULL, msg_on_route, &m->routes[i]);
+        m->routes[i].query = route_resolve_of(s->cfg, s->lookup, m->env, m->env->rcpts[i].addr,
+                                              msg_on_route, &m->routes[i]);
     }
 }
 

@@ -21,6 +21,7 @@ static const struct {
     [VERB_AUTH] = {"AUTH", "auth"},
     [VERB_STARTTLS] = {"STARTTLS", "starttls"},
     [VERB_QUIT] = {"QUIT", "quit"},
+    [VERB_XFORWARD] = {"XFORWARD", "xforward"},
 };
 
 enum smtp_verb smtp_verb_parse(struct str line, struct str *args) {

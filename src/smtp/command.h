@@ -22,6 +22,7 @@ enum smtp_verb {
     VERB_VRFY,
     VERB_ETRN,
     VERB_QUIT,
+    VERB_XFORWARD,
     VERB_COUNT
 };
 

@@ -156,6 +156,8 @@ static struct str *attribute_place(struct queuefile_reader *r, struct str name) 
     } places[] = {
         {"envelope_id", &r->q->envid},           {"log_ident", &r->q->ident},
         {"log_client_name", &r->q->client_name}, {"log_client_address", &r->q->client_addr},
+        {"log_client_port", &r->q->client_port}, {"log_protocol_name", &r->q->client_proto},
+        {"log_helo_name", &r->q->client_helo},   {"rewrite_context", &r->q->context},
         {"sasl_username", &r->q->sasl_user},     {"dsn_orig_rcpt", &r->next.r.orcpt}};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
         if (str_eq_c(name, places[i].name))
@@ -224,8 +226,9 @@ static const char *envelope_record(struct queuefile_reader *r, const struct reco
         q->warned = str_eq_c(str_trim(rec->text), "0");
         return NULL;
     case 'L':
+        return take_text(&q->filter, rec->text);
     case 'I':
-        return "it is to go through a filter first";
+        return "it is to go through an inspection that Posthouse does not have";
     case 'V':
         return "each recipient is to have another sender (VERP)";
     case 'c': /* when the file was made */
@@ -315,6 +318,19 @@ static uint32_t envelope_rcpts(const struct queuefile *q, struct rcpt *rcpts) {
     return (uint32_t)q->n_rcpts;
 }
 
+/* Who brought it, for its filter. */
+static struct origin envelope_origin(const struct queuefile *q) {
+    if (q->filter.n == 0)
+        return (struct origin){0};
+    return (struct origin){.name = q->client_name,
+                           .addr = q->client_addr,
+                           .port = q->client_port,
+                           .proto = q->client_proto,
+                           .helo = q->client_helo,
+                           .source = str_eq_c(q->context, "remote") ? STR_LIT("REMOTE")
+                                                                    : STR_LIT("LOCAL")};
+}
+
 struct envelope *queuefile_envelope(const struct queuefile *q, const char *qid) {
     struct rcpt *rcpts = mem_zalloc(q->n_rcpts * sizeof *rcpts);
     struct sbuf client = {0};
@@ -327,6 +343,8 @@ struct envelope *queuefile_envelope(const struct queuefile *q, const char *qid) 
                          .envid = q->envid,
                          .client = sbuf_str(&client),
                          .sasl_user = q->sasl_user,
+                         .filter = q->redirect.n > 0 ? STR_NONE : q->filter,
+                         .origin = envelope_origin(q),
                          .rcpts = rcpts,
                          .n_rcpts = envelope_rcpts(q, rcpts)};
     memcpy(t.qid, qid, strlen(qid));
@@ -394,6 +412,17 @@ static void client_put(struct sbuf *out, const struct envelope *env) {
     attribute_put(out, "protocol_name", STR_LIT("ESMTP"));
 }
 
+/* The message's filter, and what that is told of the client beyond client_put. */
+static void filter_put(struct sbuf *out, const struct envelope *env) {
+    if (env->filter.n == 0)
+        return;
+    record_put(out, 'L', env->filter);
+    if (env->origin.port.n > 0)
+        attribute_put(out, "log_client_port", env->origin.port);
+    if (env->origin.helo.n > 0)
+        attribute_put(out, "log_helo_name", env->origin.helo);
+}
+
 static void sender_put(struct sbuf *out, const struct envelope *env) {
     struct sbuf time = {0};
     sbuf_printf(&time, "%lld %lld", (long long)(env->arrival_us / 1000000),
@@ -401,7 +430,8 @@ static void sender_put(struct sbuf *out, const struct envelope *env) {
     record_put(out, 'T', sbuf_str(&time));
     sbuf_free(&time);
     attribute_put(out, "log_ident", str_of(env->qid));
-    attribute_put(out, "rewrite_context", STR_LIT("local"));
+    attribute_put(out, "rewrite_context",
+                  str_eq_c(env->origin.source, "REMOTE") ? STR_LIT("remote") : STR_LIT("local"));
     if (env->envid.n > 0)
         attribute_put(out, "envelope_id", env->envid);
     if ((env->flags & (ENV_RET_FULL | ENV_RET_HDRS)) != 0)
@@ -412,6 +442,7 @@ static void sender_put(struct sbuf *out, const struct envelope *env) {
     client_put(out, env);
     if (env->sasl_user.n > 0)
         attribute_put(out, "sasl_username", env->sasl_user);
+    filter_put(out, env);
 }
 
 static void rcpt_put(struct sbuf *out, const struct rcpt *r, bool done) {

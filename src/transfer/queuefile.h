@@ -29,7 +29,10 @@ struct queuefile {
     struct str full_name;   /* of the sender, in a file of maildrop; empty: not said */
     struct str client_name; /* of the host that sent it; empty: it was made here */
     struct str client_addr;
+    struct str client_port, client_proto, client_helo; /* empty: not said */
+    struct str context; /* "local" or "remote": are its header addresses completed? */
     struct str sasl_user;
+    struct str filter;            /* transport:destination that it goes to first; empty: none */
     struct str redirect;          /* goes to this address instead of its recipients; empty: no */
     uint32_t flags;               /* ENV_* */
     bool warned;                  /* its sender was told that it waits */

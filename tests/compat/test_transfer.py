@@ -411,7 +411,7 @@ HOSTILE = {  # what is wrong, and what is said of it
     "a pointer far away": (HEAD + RCPT + record("p", b"%15d" % 10**9) + TAIL, "out of the file"),
     "a second command in an address": (HEAD + record("R", b"b@far.example>\r\nRCPT TO:<c@far.example") + TAIL, "control character"),
     "a line feed in a login": (HEAD + record("A", b"sasl_username=a\nb") + RCPT + TAIL, "control character"),
-    "a filter": (HEAD + record("L", b"smtp:[127.0.0.1]:10025") + RCPT + TAIL, "through a filter"),
+    "an inspection": (HEAD + record("I", b"smtp:[127.0.0.1]:10025") + RCPT + TAIL, "an inspection"),
     "VERP": (HEAD + record("V", b"+=") + RCPT + TAIL, "VERP"),
     "not Postfix's": (b"From: a mail\n\nof another program\n", "within a record"),
     "too large an envelope": (HEAD + record("R", b"x" * (70 << 20) + b"@far.example") + TAIL, "too many bytes"),

@@ -11,7 +11,7 @@ TABLES = {"mysql": "hosts = 127.0.0.1\nuser = u\npassword = p\ndbname = d\nquery
           "ldap": "server_host = ldap://127.0.0.1\nversion = 3\nsearch_base = dc=x\nquery_filter = (m=%s)\nresult_attribute = r\n",
           "sqlite": "dbpath = {folder}/none.sqlite\nquery = SELECT x FROM y WHERE z='%s'\n"}
 DESTINATION = ["_destination_concurrency_limit", "_destination_recipient_limit", "_destination_rate_delay"]
-REFUSED = {"iredmail": "content_filter", "docker-mailserver": "smtpd_milters", "mailcow": "smtpd_upstream_proxy_protocol",
+REFUSED = {"iredmail": "header_checks", "docker-mailserver": "smtpd_milters", "mailcow": "smtpd_upstream_proxy_protocol",
            "mail-in-a-box": "cleanup_service_name", "boky": "masquerade_domains", "satellite": "smtp_generic_maps"}
 SERVED = {"smtpd", "smtp", "lmtp", "local", "error", "discard", "postscreen"}
 

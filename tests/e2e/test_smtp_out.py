@@ -521,6 +521,21 @@ def test_a_reload_looks_names_up_anew(moving, how):
         assert ("no DNS server is configured" in p.log()) != known
 
 
+@pytest.mark.parametrize("own,main", [("smtp_dns_support_level=disabled", ""), ("disable_dns_lookups=yes", ""),
+                                      ("smtp_dns_support_level=enabled", "disable_dns_lookups = yes\n")])
+def test_a_transport_of_its_own_asks_the_dns_or_does_not(moving, own, main):
+    """The name servers say that the host is 127.0.0.71, the hosts file that it is 127.0.0.72."""
+    port, relays, servers = moving
+    settings = (f"relayhost = [move.example]:{port}\ntransport_maps = inline:{{{{ y.example=own:[move.example]:{port} }}}}\n{main}"
+                f"resolver_hosts_file = {{dir}}/hosts\n{FIRST.format(servers[0].port)}")
+    with Posthouse(settings, files={"hosts": "127.0.0.72 move.example\n"}, master=f"own unix - - n - - smtp -o {own}\n") as p:
+        p.send(rcpts=["b@z.example"])
+        p.send(rcpts=["b@y.example"])
+        wait_for(lambda: relays[0].mails and relays[1].mails)
+        to = [relay.mails[0]["rcpts"][0] for relay in relays]
+        assert to == [f"RCPT TO:<b@{domain}.example>" for domain in ("yz" if main else "zy")]
+
+
 def test_a_reload_while_names_are_looked_up(moving):
     """Questions that are open are answered by the server that they were asked of, or not at all; new ones do not wait."""
     port, relays, servers = moving

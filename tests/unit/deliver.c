@@ -24,6 +24,8 @@ static enum verdict ruled(enum txn_command command, int code, enum txn_content c
     }
     if (code >= 300 && code < 400)
         return waits_for_content && code == 354 ? VERDICT_GO : VERDICT_SUSPECT;
+    if (command == TXN_XFORWARD) /* the mail goes, whatever the host says of its client */
+        return VERDICT_OK;
     if (command == TXN_RSET)
         return code < 300 ? VERDICT_OK : VERDICT_SUSPECT;
     if (code < 300) {

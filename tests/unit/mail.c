@@ -382,6 +382,46 @@ static void test_envelope(void **state) {
     sbuf_free(&b);
 }
 
+static void test_envelope_with_a_filter(void **state) {
+    struct rcpt rcpt = {.addr = STR_LIT("b@y"), .orig = STR_LIT("o@y"), .expanded = true};
+    struct envelope t = {.qid = "ABC",
+                         .sender = STR_LIT("a@x"),
+                         .filter = STR_LIT("scan:[127.0.0.1]:10024"),
+                         .origin = {.name = STR_LIT("h.example"),
+                                    .addr = STR_LIT("IPV6:2001:db8::1"),
+                                    .port = STR_LIT("7"),
+                                    .proto = STR_LIT("ESMTP"),
+                                    .helo = STR_LIT("helo"),
+                                    .ident = STR_LIT("4XYZ"),
+                                    .source = STR_LIT("REMOTE")},
+                         .rcpts = &rcpt,
+                         .n_rcpts = 1};
+    struct sbuf b = {0};
+    (void)state;
+    envelope_encode(&t, &b);
+    assert_int_equal(b.p[0], 4); /* an older version would send it unfiltered */
+    struct envelope *e = envelope_decode(sbuf_str(&b));
+    assert_non_null(e);
+    assert_str(e->filter, "scan:[127.0.0.1]:10024");
+    assert_str(e->origin.name, "h.example");
+    assert_str(e->origin.addr, "IPV6:2001:db8::1");
+    assert_str(e->origin.port, "7");
+    assert_str(e->origin.proto, "ESMTP");
+    assert_str(e->origin.helo, "helo");
+    assert_str(e->origin.ident, "4XYZ");
+    assert_str(e->origin.source, "REMOTE");
+    assert_true(e->rcpts[0].expanded);
+    envelope_unref(e);
+    for (size_t n = 0; n < b.n; n++)
+        assert_null(envelope_decode(str_make(b.p, n)));
+    sbuf_reset(&b);
+    t.filter = t.origin.source = STR_NONE; /* nobody is to be told */
+    t.origin = (struct origin){0};
+    envelope_encode(&t, &b);
+    assert_int_equal(b.p[0], 3);
+    sbuf_free(&b);
+}
+
 /* Errors without a cause are written as older versions read them. */
 static void progress_test(uint32_t cause, uint32_t version) {
     uint8_t done[3] = {RCPT_DONE, RCPT_WAITS, RCPT_REPORT};
@@ -697,6 +737,7 @@ int main(void) {
         cmocka_unit_test(test_xtext),
         cmocka_unit_test(test_uxtext),
         cmocka_unit_test(test_envelope),
+        cmocka_unit_test(test_envelope_with_a_filter),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_old_progress),
         cmocka_unit_test(test_queue_ids),

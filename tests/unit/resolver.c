@@ -321,18 +321,6 @@ static void test_hosts_file_behind_the_dns(void **state) {
     }
 }
 
-/* No exchangers then, and names are looked up as the system does. */
-static void test_support_that_is_disabled(void **state) {
-    (void)state;
-    write_file("hosts", "198.51.100.8 two.example\n");
-    struct resolver *r = resolver_of("inet_protocols = ipv4\nsmtp_dns_support_level = disabled\n"
-                                     "smtp_host_lookup = dns\n");
-    expect_answer(r, RESOLVE_MX, "many.example", "none");
-    expect_answer(r, RESOLVE_ADDR, "two.example", "ok 198.51.100.8");
-    expect_answer(r, RESOLVE_ADDR, "smart.home.arpa", "ok 198.51.100.2");
-    expect_name(r, "1.2.3.4", "ok two.names");
-}
-
 /* Without a server nothing is asked at all: libunbound alone would ask the root servers. */
 static void test_servers(void **state) {
     char text[100];
@@ -463,7 +451,6 @@ int main(void) {
         cmocka_unit_test(test_names_of_addresses),
         cmocka_unit_test(test_hosts_file),
         cmocka_unit_test(test_hosts_file_behind_the_dns),
-        cmocka_unit_test(test_support_that_is_disabled),
         cmocka_unit_test(test_servers),
         cmocka_unit_test(test_no_descriptors_for_a_while),
         cmocka_unit_test(test_silent_servers),

@@ -44,8 +44,8 @@ static void test_refused(void **state) {
                  {"Anotify_flags=all", "notify_flags"},
                  {"Atrace_flags=256", "sendmail -bv"},
                  {"A=nameless", "no name"},
-                 {"Lsmtp-amavis", "filter"},
-                 {"Ismtp-amavis", "filter"},
+                 {"Lsmtp-\x01", "control"},
+                 {"Ismtp-amavis", "inspection"},
                  {"V+=", "VERP"},
                  {"Zwhat", "not known"},
                  {"Rb\x01@there.example", "control"},
@@ -171,6 +171,39 @@ static void test_there_and_back(void **state) {
     sbuf_free(&file);
 }
 
+/* A filter stays one, and is told the same of the client; REDIRECT is stronger, as in Postfix. */
+static void test_filter_there_and_back(void **state) {
+    struct sbuf file = {0};
+    uint64_t offsets[1];
+    struct rcpt rcpt = {.addr = STR_LIT("b@there.example")};
+    struct envelope t = {
+        .arrival_us = 1700000000000005,
+        .qid = "4ABC",
+        .sender = STR_LIT("ann@here.example"),
+        .client = STR_LIT("h[192.0.2.1]"),
+        .filter = STR_LIT("scan:[127.0.0.1]:10024"),
+        .origin = {.port = STR_LIT("7"), .helo = STR_LIT("helo"), .source = STR_LIT("REMOTE")},
+        .rcpts = &rcpt,
+        .n_rcpts = 1};
+    struct envelope *env = envelope_make(&t);
+    struct queuefile q;
+    (void)state;
+    assert_null(queuefile_read(&q, written(&file, env, "x\r\n", offsets)));
+    struct envelope *back = queuefile_envelope(&q, "4ABC");
+    assert_true(str_eq_c(back->filter, "scan:[127.0.0.1]:10024"));
+    assert_true(str_eq_c(back->origin.name, "h") && str_eq_c(back->origin.addr, "192.0.2.1"));
+    assert_true(str_eq_c(back->origin.port, "7") && str_eq_c(back->origin.proto, "ESMTP"));
+    assert_true(str_eq_c(back->origin.helo, "helo") && str_eq_c(back->origin.source, "REMOTE"));
+    envelope_unref(back);
+    q.redirect = STR_LIT("other@there.example");
+    back = queuefile_envelope(&q, "4ABC");
+    assert_int_equal(back->filter.n, 0);
+    envelope_unref(back);
+    queuefile_free(&q);
+    envelope_unref(env);
+    sbuf_free(&file);
+}
+
 /* Each recipient's own reason; what is not the message's, or says nothing, is passed over. */
 static void test_reasons(void **state) {
     static const char file[] = "<b@there.example>: first\n"
@@ -240,11 +273,9 @@ static void test_what_is_known_is_durable(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_passed_over),
-        cmocka_unit_test(test_there_and_back),
-        cmocka_unit_test(test_reasons),
-        cmocka_unit_test(test_what_is_known_is_durable),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_passed_over),
+        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_filter_there_and_back),
+        cmocka_unit_test(test_reasons),        cmocka_unit_test(test_what_is_known_is_durable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
