@@ -304,11 +304,14 @@ static void virtual_note(const struct virtual_query *q, const struct maps_answer
     if (step == NULL)
         return;
     trace_asked(step, a->trace);
-    if (a->rc == MAP_FOUND)
-        trace_setf(step, "result", "%s stands for %.*s", virtual_name(q),
-                   STR_FMT(sbuf_str(&a->value)));
-    else
+    if (a->rc == MAP_FOUND) {
+        struct str value = str_trim(sbuf_str(&a->value));
+        trace_setf(step, "result", "%s stands for %.*s", virtual_name(q), STR_FMT(value));
+        if (!str_ieq(value, str_of(virtual_name(q))))
+            json_object_set_new(step, TRACE_STANDS, json_true());
+    } else {
         trace_setf(step, "result", "%s: no alias", virtual_name(q));
+    }
     trace_end(q->trace, step);
 }
 

@@ -12,6 +12,10 @@
 
 #include "maps/maps.h"
 
+/* The member of a step that says what a name stands for, where that is another name: those who may
+ * not see that are not shown the steps behind it either. */
+#define TRACE_STANDS "stands_for_others"
+
 struct trace {
     /* Takes over step. */
     void (*emit)(void *arg, json_t *step);

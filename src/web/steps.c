@@ -83,8 +83,9 @@ static json_t *copy_without(json_t *o, json_t *logins) {
 
 /* Does the step say what an alias stands for?  The steps behind it are about those addresses. */
 static bool step_opens_alias(json_t *step) {
-    return strcmp(json_member(step, "step"), ALIAS_STEP) == 0 &&
-           strcmp(json_member(step, "result"), ALIAS_NONE) != 0;
+    return json_is_true(json_object_get(step, TRACE_STANDS)) ||
+           (strcmp(json_member(step, "step"), ALIAS_STEP) == 0 &&
+            strcmp(json_member(step, "result"), ALIAS_NONE) != 0);
 }
 
 /* Stands for all steps about an alias's addresses: anybody may send to an alias, and only global

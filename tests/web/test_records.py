@@ -126,6 +126,30 @@ def test_no_account_of_a_second_road_is_shown_to_other_tenants(dns):
     second.stop()
 
 
+@pytest.mark.parametrize("kind", ["explain", "test"])
+def test_what_a_virtual_alias_stands_for_is_not_shown_to_other_tenants(dns, kind):
+    """Nor what its addresses stand for in their turn; a name that is none, or stands for itself, hides nothing."""
+    relay = FakeRelay()
+    rows = ("team@b.example: chief@b.example, one@first.example", "chief@b.example: chief@b.example, private@second.example",
+            "moved@b.example: @private.example", "ann@b.example: ann@b.example")
+    hidden = "chief", "one@", "private", "first.example", "second.example"
+    main = f"relayhost = [127.0.0.1]:{relay.port}\nvirtual_alias_maps = texthash:{{dir}}/virtual\n"
+    with site(dns, main, files={"virtual": "".join(r.replace(":", "", 1) + "\n" for r in rows)}) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        for rcpt in "team", "moved", "ann", "nobody":
+            mine, all_of_it = (run(who, kind=kind, sender="ann@a.example", recipient=f"{rcpt}@b.example") for who in (local, boss))
+            r = urllib.request.Request(w.url + f"api/run/{mine['id']}", headers={"Accept": "text/event-stream", "Cookie": local.cookie})
+            with urllib.request.urlopen(r, timeout=20 * SLOW) as s:
+                told = json.dumps(mine) + s.read().decode()
+            assert not [text for text in hidden if text in told], told
+            assert mine["passed"] == all_of_it["passed"], told
+            if rcpt in ("ann", "nobody"):
+                assert [s["step"] for s in mine["steps"]] == [s["step"] for s in all_of_it["steps"]], told
+            else:
+                assert mine["steps"][-1]["step"] == "alias" and "private" in json.dumps(all_of_it), told
+    relay.stop()
+
+
 def test_no_tenant_sends_by_anothers_account(dns):
     """Whatever name in whatever case the administrator of a domain enters, for the domain or for a user, on the page or past it."""
     relay = FakeRelay(auth=["PLAIN"], users={"clerk": "pw", "ann": "own"}, tls=tls())
