@@ -24,6 +24,9 @@
 #include "util/log.h"
 #include "util/mem.h"
 
+/* Look-ups of one explanation: names whose aliases lead to aliases may take a million. */
+#define LOOKS_SHOWN_MAX 5000U
+
 enum virtual_went { VIRTUAL_ON, VIRTUAL_ASKING, VIRTUAL_OVER };
 
 /* Steps at a time; the loop has a few such times in one turn (loop_later). */
@@ -54,6 +57,7 @@ struct virtual_query {
     struct kset taken;    /* numbers in r.rcpts, from 1 */
     struct names kept;    /* texts of the result, and of selves */
     uint32_t cap;         /* room of r.rcpts */
+    uint32_t looks;       /* of an explanation */
     uint32_t tag;         /* of the question that is open; 0: none */
     struct keys keys;     /* of it */
     bool finds;           /* virtual_find: one answer is all */
@@ -381,6 +385,9 @@ static enum virtual_went virtual_look(struct virtual_query *q) {
         q->rounds = 0;
         return VIRTUAL_ON;
     }
+    if (q->trace != NULL && q->looks++ == LOOKS_SHOWN_MAX)
+        return virtual_ends(q, VIRTUAL_UNSHOWN, "more than %u look-ups are not shown",
+                            LOOKS_SHOWN_MAX);
     if (q->rounds >= p->virtual_alias_recursion_limit)
         return virtual_ends(q, VIRTUAL_ENDLESS,
                             "unreasonable virtual_alias_maps map nesting for %.*s",

@@ -18,7 +18,8 @@ enum virtual_rc {
     VIRTUAL_OK,
     VIRTUAL_FAILED,  /* a table could not be asked: try again later */
     VIRTUAL_ENDLESS, /* more aliases than the limits allow, or an address that is too long */
-    VIRTUAL_FULL     /* there is no memory for so many: try again later */
+    VIRTUAL_FULL,    /* there is no memory for so many: try again later */
+    VIRTUAL_UNSHOWN  /* of an explanation: it would take more look-ups than are shown */
 };
 
 struct virtual_result {

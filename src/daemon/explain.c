@@ -22,6 +22,9 @@
 #define ANYBODY "anybody@elsewhere.invalid"
 /* Roads of one alias's addresses. */
 #define ALIAS_SHOWN_MAX 20U
+/* Bytes of steps: who asks, and the page, which keeps them, gets no more however many names an
+ * alias leads to. */
+#define TOLD_MAX 262144U
 
 struct explain {
     struct loop *home;
@@ -40,6 +43,7 @@ struct explain {
     uint32_t next;              /* the one behind it, in its group */
     uint32_t shown;             /* addresses of all groups */
     bool failed;                /* one of them would not be delivered */
+    size_t told;                /* bytes of steps */
     struct config *cfg;         /* reference */
     struct trace trace;
     struct task begin;
@@ -70,22 +74,39 @@ static void explain_run_line(struct task *t) {
     free(l);
 }
 
-static void explain_send_line(struct explain *x, json_t *o, bool over) {
+/* Returns its length. */
+static size_t explain_send_line(struct explain *x, json_t *o, bool over) {
     struct line_task *l = MEM_NEW(struct line_task);
     struct sbuf text = {0};
     char *dump = json_dumps(o, JSON_COMPACT);
     sbuf_printf(&text, "%s\n", dump == NULL ? "{}" : dump);
     free(dump);
     json_decref(o);
+    size_t n = text.n;
     l->task.run = explain_run_line;
     l->x = x;
     l->line = sbuf_take(&text);
     l->over = over;
     loop_post(x->home, &l->task);
+    return n;
+}
+
+static bool has_told_enough(const struct explain *x) {
+    return x->told > TOLD_MAX;
 }
 
 static void explain_emit(void *arg, json_t *step) {
-    explain_send_line(arg, step, false);
+    struct explain *x = arg;
+    if (has_told_enough(x)) {
+        json_decref(step);
+        return;
+    }
+    x->told += explain_send_line(x, step, false);
+    if (has_told_enough(x))
+        explain_send_line(x,
+                          json_pack("{s:s, s:s}", "step", "explanation", "result",
+                                    "it is longer than what is shown: the rest is left out"),
+                          false);
 }
 
 static void explain_on_route(void *arg, const struct route *r);
@@ -132,12 +153,13 @@ static void explain_alias_ends(struct explain *x) {
 static void over(void *arg, bool ok) {
     struct explain *x = arg;
     x->failed = x->failed || !ok;
-    if (x->shown < x->groups.addrs && x->shown < ALIAS_SHOWN_MAX) {
+    bool more = !has_told_enough(x);
+    if (more && x->shown < x->groups.addrs && x->shown < ALIAS_SHOWN_MAX) {
         explain_next(x);
         return;
     }
     explain_alias_ends(x);
-    if (x->name < x->n_names && x->name < ALIAS_SHOWN_MAX) {
+    if (more && x->name < x->n_names && x->name < ALIAS_SHOWN_MAX) {
         explain_recipient(x);
         return;
     }
@@ -260,6 +282,10 @@ static void explain_on_route(void *arg, const struct route *r) {
 
 static void explain_on_virtual(void *arg, const struct virtual_result *r) {
     struct explain *x = arg;
+    if (r->rc == VIRTUAL_UNSHOWN) {
+        over(x, false);
+        return;
+    }
     if (r->rc != VIRTUAL_OK) {
         outcome(x, r->rc == VIRTUAL_FAILED ? "4.3.0" : "4.6.0", "mail would not be taken",
                 r->rc == VIRTUAL_FAILED ? STR_LIT("451 Temporary lookup failure")

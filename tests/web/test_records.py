@@ -150,6 +150,20 @@ def test_what_a_virtual_alias_stands_for_is_not_shown_to_other_tenants(dns, kind
     relay.stop()
 
 
+def test_no_alias_makes_an_explanation_long(dns):
+    """A tenant's aliases may lead to each other as often as they like: what is told, and kept, is bounded."""
+    n = 300
+    names = [f"list{i}@a.example" for i in range(n)]
+    rows = [f"all@a.example {', '.join(names)}"] + [f"{a} {b}" for a, b in zip(names, names[1:] + ["end@c.example"])]
+    with site(dns, "virtual_alias_maps = texthash:{dir}/virtual\n", files={"virtual": "\n".join(rows) + "\n"}) as w:
+        boss, local = w.api(GLOBAL), w.api(OF_DOMAIN)
+        told = [json.dumps(run(who, kind="explain", sender="ann@a.example", recipient="all@a.example")) for who in (boss, local)]
+        assert len(told[0]) < 400_000 and "the rest is left out" in told[0], (len(told[0]), told[0][-500:])
+        assert "list1@" not in told[1]
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "web.db", 20)) as c:
+            assert c.execute("SELECT MAX(LENGTH(steps)) FROM run").fetchone()[0] < 400_000
+
+
 def test_no_tenant_sends_by_anothers_account(dns):
     """Whatever name in whatever case the administrator of a domain enters, for the domain or for a user, on the page or past it."""
     relay = FakeRelay(auth=["PLAIN"], users={"clerk": "pw", "ann": "own"}, tls=tls())
