@@ -125,14 +125,16 @@ enum store_rc store_has(struct store *st, const char *account, char **why) {
     return rc;
 }
 
-/* -- which domains are there? -- */
+/* -- which domains and users are there? -- */
 
 struct seen_domain {
     char *name;
     bool there;
 };
 
-static enum store_rc domains_look_ask(struct domains_look *l, const char *domain, char **why) {
+static enum store_rc domains_look_ask(struct domains_look *l, const char *name, char **why) {
+    const char *at = strrchr(name, '@'), *domain = at == NULL ? name : at + 1;
+    struct str user = str_make(name, at == NULL ? 0 : (size_t)(at - name));
     struct sbuf ways[3] = {{0}};
     enum store_rc rc = STORE_NO;
     sbuf_add_c(&ways[0], domain);
@@ -141,7 +143,7 @@ static enum store_rc domains_look_ask(struct domains_look *l, const char *domain
         struct sbuf account = {0};
         if (ways[i].n == 0)
             continue;
-        sbuf_printf(&account, "@%s", ways[i].p);
+        sbuf_printf(&account, "%.*s@%s", STR_FMT(user), ways[i].p);
         rc = l->st->ops->has(l->st, account.p, &l->conn, why);
         sbuf_free(&account);
     }
@@ -150,15 +152,15 @@ static enum store_rc domains_look_ask(struct domains_look *l, const char *domain
     return rc;
 }
 
-enum store_rc domains_look_has(struct domains_look *l, const char *domain, char **why) {
-    struct seen_domain *seen = htab_get(&l->seen, str_of(domain));
+enum store_rc domains_look_has(struct domains_look *l, const char *account, char **why) {
+    struct seen_domain *seen = htab_get(&l->seen, str_of(account));
     if (seen != NULL)
         return seen->there ? STORE_YES : STORE_NO;
-    enum store_rc rc = domains_look_ask(l, domain, why);
+    enum store_rc rc = domains_look_ask(l, account, why);
     if (rc == STORE_ERROR)
         return rc;
     seen = MEM_NEW(struct seen_domain);
-    *seen = (struct seen_domain){mem_strdup(domain), rc == STORE_YES};
+    *seen = (struct seen_domain){mem_strdup(account), rc == STORE_YES};
     htab_put(&l->seen, str_of(seen->name), seen);
     return rc;
 }

@@ -51,15 +51,15 @@ enum store_rc store_add_admin(struct store *st, const char *mail, const char *ha
                               const char *domain, char **why);
 /* Is the account there?  "": is there any? */
 enum store_rc store_has(struct store *st, const char *account, char **why);
-/* Looks which domains a store has, each asked for once, over one connection: begins as {.st = st};
- * one thread uses it. */
+/* Looks which domains and users a store has, each asked for once, over one connection: begins as
+ * {.st = st}; one thread uses it. */
 struct domains_look {
     struct store *st;
     struct htab seen;
     void *conn; /* a directory's */
 };
-/* Is that domain there, in any of its spellings?  An error is not remembered. */
-enum store_rc domains_look_has(struct domains_look *l, const char *domain, char **why);
+/* Is that domain, or user@domain, there, in any of its spellings?  An error is not remembered. */
+enum store_rc domains_look_has(struct domains_look *l, const char *account, char **why);
 void domains_look_end(struct domains_look *l);
 
 #endif

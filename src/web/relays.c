@@ -25,6 +25,8 @@
 
 #define NAME_TAKEN  "There is a relay record of that name already."
 #define USERS_SHOWN 100U
+/* Accounts on one list that are looked up in the store. */
+#define LISTED_LOOKS 500U
 /* Accounts that are looked through for those of one domain. */
 #define USERS_READ 1000000U
 
@@ -311,6 +313,31 @@ static json_t *record_find(json_t *list, const char *name) {
     return NULL;
 }
 
+/* Names, for global administrators, those on the record's list that the store does not have: who
+ * gets such a name later may use the record's login.  False after a reply. */
+static bool record_add_unknown(struct req *r, json_t *rec) {
+    struct domains_look look = {.st = r->w->store};
+    struct str rest = str_of(r->who.global ? json_member(rec, "for") : ""), one;
+    enum store_rc rc = STORE_YES;
+    json_t *unknown = json_array();
+    char *why = NULL;
+    for (unsigned n = 0; rc != STORE_ERROR && n < LISTED_LOOKS && str_split(&rest, ", \t", &one);
+         n++) {
+        char *account = str_dup(one);
+        if (strchr(account, '@') != NULL)
+            rc = domains_look_has(&look, account + (account[0] == '@'), &why);
+        if (rc == STORE_NO)
+            json_array_append_new(unknown, json_text(account));
+        rc = rc == STORE_NO ? STORE_YES : rc;
+        free(account);
+    }
+    domains_look_end(&look);
+    json_object_set_new(rec, "unknown", unknown);
+    if (rc == STORE_ERROR)
+        reply_store_failed(r, why);
+    return rc != STORE_ERROR;
+}
+
 void relay_show(struct req *r) {
     json_t *list = records(r), *rec = record_find(list, r->arg);
     if (list == NULL)
@@ -325,7 +352,8 @@ void relay_show(struct req *r) {
                                 json_boolean(json_array_size(users) > USERS_SHOWN));
             json_object_set_new(rec, "users", users);
             record_add_health(rec, known);
-            reply_data(r, json_incref(rec));
+            if (record_add_unknown(r, rec))
+                reply_data(r, json_incref(rec));
         }
         json_decref(known);
     }

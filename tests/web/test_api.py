@@ -320,6 +320,17 @@ def test_a_record_whose_domain_is_gone_is_marked(site):
         boss.ok("DELETE", f"/api/relay/{name}")
 
 
+def test_a_record_names_accounts_that_are_gone(site):
+    """Of those on its list, for global administrators: users and domains that the store has in no spelling."""
+    boss = site.web.api(GLOBAL)
+    boss.ok("PUT", "/api/relay/r1", body={"hosts": "[r1.example]:25", "owner": "",
+                                          "for": "main.cf, <>, CID@a.example, nobody@a.example, x@gone.example, @A.example, @gone.example"})
+    assert boss.get("/api/relay/r1")["unknown"] == ["nobody@a.example", "x@gone.example", "@gone.example"]
+    boss.ok("PUT", "/api/relay/r1", body={"for": "everybody"})
+    assert boss.get("/api/relay/r1")["unknown"] == []
+    boss.ok("DELETE", "/api/relay/r1")
+
+
 def test_effective_for_the_next_message(site):
     """A relay that was saved is the one that the very next message takes: no second's delay."""
     boss = site.web.api(GLOBAL)

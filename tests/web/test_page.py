@@ -235,6 +235,35 @@ def test_relays(world):
         assert "office 2" not in [r["name"] for r in world.api(GLOBAL).get("/api/relays")["records"]]
 
 
+def test_a_record_stays_for_accounts_that_are_gone(world):
+    """Who gets such an address later has the login: the record's page names them, and its form takes them off."""
+    w, api = world, world.api(GLOBAL)
+    w.command("user", "add", "late@a.example", input=SECRET + "\n")
+    api.ok("PUT", "/api/relay/some", body={"hosts": "[some.example]:587", "user": "office", "password": "pw",
+                                           "for": "main.cf, late@a.example, @a.example, @gone.example"})
+    says = "These may use this relay, and are not in the accounts store:"
+    with browser(w.url) as b:
+        b.sign_in()
+        def named():
+            b.open("#/relay/some", "some")
+            b.js("await page.getByText('Used by').first().waitFor()")
+            return b.js("return await page.locator('section', {hasText: args.says}).locator('li').allInnerTexts()", says=says)
+        assert named() == ["@gone.example"]
+        with contextlib.closing(sqlite3.connect(w.dir / "data" / "accounts.db", 20)) as c, c:
+            assert c.execute("DELETE FROM mailbox WHERE username = 'late@a.example'").rowcount == 1
+        assert named() == ["late@a.example", "@gone.example"]
+        assert b.axe() == []
+        b.shot("record-of-accounts-that-are-gone")
+        b.js("await page.locator('summary', {hasText: 'More'}).first().click()")
+        b.fill("Who may use it", "main.cf, @a.example")
+        b.click("button", "Save changes")
+        b.sees("The relay record was saved.")
+        b.js("await page.getByText(args.says).waitFor({state: 'detached'})", says=says)
+        assert api.get("/api/relay/some")["unknown"] == []
+    assert w.api(OF_DOMAIN).request("GET", "/api/relay/some")[0] == 404
+    api.ok("DELETE", "/api/relay/some")
+
+
 def test_two_tabs(world):
     """What another tab has saved is not undone: the page says so, shows it, and the next save counts."""
     api = world.api(GLOBAL)

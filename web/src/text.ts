@@ -195,6 +195,10 @@ export const text = {
       "“everybody”, or user@domain and @domain with commas between. Empty: only mail whose next hop main.cf itself " +
       "names. Whom you give this relay on a Relay tab is added here.",
     onlyOwn: "@domain for all of it, or user@domain with commas between. Empty for a new relay: the whole domain.",
+    unknown: "These may use this relay, and are not in the accounts store:",
+    unknownThen:
+      "Whoever gets such an address or domain later may use the record’s account. “Who may use it” is the list " +
+      "to take them off.",
     owner: "Belongs to the domain",
     ownerIs: (domain: string) => `of ${domain}`,
     ownerGone: "This domain is gone. Delete the record: another domain of that name would have it, with its account.",

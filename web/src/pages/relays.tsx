@@ -442,6 +442,25 @@ function Users({ relay }: { relay: Relay }) {
   );
 }
 
+/** Accounts that are gone, or never were: a record stays for them. */
+function Unknown({ relay }: { relay: Relay }) {
+  const unknown = relay.unknown ?? [];
+  if (unknown.length === 0) return null;
+  return (
+    <section class="card" aria-labelledby="unknown">
+      <h2 id="unknown">{t.unknown}</h2>
+      <ul class="plain">
+        {unknown.map((u) => (
+          <li key={u} class="wrap">
+            {u}
+          </li>
+        ))}
+      </ul>
+      <p class="box info">{t.unknownThen}</p>
+    </section>
+  );
+}
+
 function One({ relay, me, again }: { relay: Relay; me: Me; again: () => Promise<void> }) {
   const [api, tell] = [useApi(), useTell()];
   const [sure, ask] = useState(false);
@@ -487,6 +506,7 @@ function One({ relay, me, again }: { relay: Relay; me: Me; again: () => Promise<
           </p>
         </section>
         <Users relay={relay} />
+        <Unknown relay={relay} />
       </div>
     </div>
   );
