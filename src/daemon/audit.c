@@ -213,6 +213,22 @@ void audit_tables_of(const struct config *c) {
     tabconf_use_main(c == NULL ? NULL : audit_from_main, (void *)(uintptr_t)c);
 }
 
+/* The relay records, if there are any that can be read. */
+static void check_relays(const struct config *c, struct diags *d) {
+    char *why = NULL;
+    bool made;
+    struct relays *r =
+        c->relays_spec[0] == '\0'
+            ? NULL
+            : relays_open(c->p.relays_database, c->p.relays_key_file, false, &made, &why);
+    if (r != NULL) {
+        audit_owners(c, r, d);
+        audit_records(c, r, d);
+    }
+    relays_close(r);
+    free(why);
+}
+
 void audit(struct config *c, struct diags *d) {
     config_preload(c);
     daemon_check(c, DIAG_ERROR, d);
@@ -231,8 +247,7 @@ void audit(struct config *c, struct diags *d) {
     audit_tables(c, d);
     audit_credentials(c, d);
     audit_places(c, d);
-    audit_owners(c, d);
-    audit_records(c, d);
+    check_relays(c, d);
     check_loops(c, d);
     check_certificates(c, d);
     sni_check_dates(c, CERT_DAYS, d);

@@ -7,6 +7,7 @@
 #ifndef PH_DAEMON_AUDIT_H
 #define PH_DAEMON_AUDIT_H
 
+#include "accounts/relays.h"
 #include "config/config.h"
 #include "maps/map.h"
 
@@ -33,10 +34,10 @@ void audit_spellings(const struct config *cfg, struct map *m, const char *param,
 void audit_senders(const struct config *c, struct diags *d);
 /* aliases that ask for what is not done, and where root's mail goes. */
 void audit_aliases(const struct config *c, struct diags *d);
-/* relay records of domains that are gone; */
-void audit_owners(const struct config *c, struct diags *d);
+/* relay records of domains that are gone, or sealed for another key; r: all records; */
+void audit_owners(const struct config *c, struct relays *r, struct diags *d);
 /* next hops that are a record's, but for the way that they are written; */
-void audit_records(const struct config *c, struct diags *d);
+void audit_records(const struct config *c, struct relays *r, struct diags *d);
 /* who owns and may read the spool, keys and passwords; transports; Postfix in front. */
 void audit_places(const struct config *c, struct diags *d);
 /* Tables that are opened from now on may use c's parameters (mysql:NAME); NULL: none. */

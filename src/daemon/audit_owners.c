@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "accounts/relays.h"
 #include "accounts/store.h"
@@ -48,14 +47,10 @@ static void sealed_take(void *arg, const struct relay_fields *f) {
 
 /* A key that is gone, or of another backup than the records: a password that is only set again is
  * sealed for the lost one. */
-static void check_records_key(const struct config *c, struct diags *d) {
+static void check_records_key(const struct config *c, struct relays *r, struct diags *d) {
     char *why = NULL;
-    bool made, sealed = false;
-    struct relays *r =
-        access(c->p.relays_database, F_OK) < 0
-            ? NULL
-            : relays_open(c->p.relays_database, c->p.relays_key_file, false, &made, &why);
-    int rc = r != NULL && relays_each(r, sealed_take, &sealed, &why) && sealed
+    bool sealed = false;
+    int rc = relays_each(r, sealed_take, &sealed, &why) && sealed
                  ? relays_key_fits(r, c->p.relays_key_file)
                  : 0;
     if (rc == -ENOENT || rc == -EBADMSG)
@@ -65,27 +60,19 @@ static void check_records_key(const struct config *c, struct diags *d) {
             "were set with: their mail waits until that key is back (docs/operate.md says what "
             "to do where it is lost)",
             rc == -ENOENT ? "there is no such key" : "it is another key", c->p.relays_database);
-    relays_close(r);
     free(why);
 }
 
-void audit_owners(const struct config *c, struct diags *d) {
+void audit_owners(const struct config *c, struct relays *r, struct diags *d) {
     struct owners_look l = {.c = c, .d = d};
     char *why = NULL;
-    bool made;
-    if (c->relays_spec[0] == '\0')
-        return;
-    check_records_key(c, d);
+    check_records_key(c, r, d);
     if (c->p.accounts_store[0] == '\0')
         return;
     struct store *st = store_open(c->p.accounts_store, c->dir, false, &why);
-    struct relays *r =
-        st == NULL ? NULL
-                   : relays_open(c->p.relays_database, c->p.relays_key_file, false, &made, &why);
     l.domains.st = st;
-    if (r != NULL)
+    if (st != NULL)
         relays_each(r, owners_take, &l, &why);
-    relays_close(r);
     domains_look_end(&l.domains);
     store_close(st);
     free(why);

@@ -155,16 +155,10 @@ static void look_at_tables(struct records_look *l, const char *param, const char
     maps_close(m);
 }
 
-void audit_records(const struct config *c, struct diags *d) {
+void audit_records(const struct config *c, struct relays *r, struct diags *d) {
     struct records_look l = {.cfg = c, .d = d, .param = "relayhost"};
     char *why = NULL;
-    bool made;
-    if (c->relays_spec[0] == '\0')
-        return;
-    struct relays *r = relays_open(c->p.relays_database, c->p.relays_key_file, false, &made, &why);
-    if (r != NULL)
-        relays_each(r, record_known, &l, &why);
-    relays_close(r);
+    relays_each(r, record_known, &l, &why);
     if (l.n > 0 && c->p.relayhost[0] != '\0') {
         hop_look(&l, str_of(c->p.relayhost));
         relayhost_look(&l);
