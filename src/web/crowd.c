@@ -16,6 +16,7 @@ static struct crowd {
     size_t bytes; /* of answers */
     bool turn;    /* a request has it */
 } crowds[WEB_CONNECTIONS];
+static unsigned crowds_n; /* requests of all of them */
 static pthread_mutex_t crowds_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t crowds_turn = PTHREAD_COND_INITIALIZER;
 
@@ -38,12 +39,20 @@ static struct crowd *crowd_of(const char *admin) {
     return room;
 }
 
+/* How many an administrator may have: fewer, the more all of them have, so that fifty who ask for
+ * all that they may leave places to others. */
+static unsigned crowd_share(void) {
+    return crowds_n < 64 ? CROWD_MAX : crowds_n < 128 ? 8 : crowds_n < 176 ? 4 : CROWD_FEW;
+}
+
 bool crowd_enter(const char *admin) {
     pthread_mutex_lock(&crowds_lock);
     struct crowd *c = crowd_of(admin);
-    bool room = c != NULL && c->n < CROWD_MAX;
-    if (room)
+    bool room = c != NULL && c->n < crowd_share();
+    if (room) {
         c->n++;
+        crowds_n++;
+    }
     pthread_mutex_unlock(&crowds_lock);
     return room;
 }
@@ -51,8 +60,10 @@ bool crowd_enter(const char *admin) {
 void crowd_leave(const char *admin) {
     pthread_mutex_lock(&crowds_lock);
     struct crowd *c = crowd_of(admin);
-    if (c != NULL && c->n > 0)
+    if (c != NULL && c->n > 0) {
         c->n--;
+        crowds_n--;
+    }
     pthread_mutex_unlock(&crowds_lock);
 }
 

@@ -13,6 +13,7 @@
 #include <stddef.h>
 
 #define CROWD_MAX   32U
+#define CROWD_FEW   2U                  /* … where the others have as many as there should be */
 #define CROWD_BYTES (32U * 1024 * 1024) /* of answers, if there is more than one */
 #define CROWD_SMALL 65536U              /* an answer of no more is not counted */
 

@@ -303,16 +303,28 @@ void metrics_show(struct req *r) {
 }
 
 /* The daemon looks through its queue for its numbers, and strangers may ask for its health: however
- * many do, it is asked once a second, and not by two at a time.  NULL: it does not answer. */
+ * many do, it is asked once a second, and not by two at a time.  While one waits for a daemon that
+ * hangs, the others have what it said last: they take no places from those who would look why.
+ * NULL: it does not answer. */
 static json_t *stats_of_late(struct web *w) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static pthread_cond_t told = PTHREAD_COND_INITIALIZER;
     static json_t *last;
-    static int64_t until_ms;
+    static int64_t until_ms; /* 0: it was never asked */
+    static bool asking;
     pthread_mutex_lock(&lock);
-    if (clock_mono_ms() >= until_ms) {
+    while (asking && until_ms == 0)
+        pthread_cond_wait(&told, &lock);
+    if (!asking && clock_mono_ms() >= until_ms) {
+        asking = true;
+        pthread_mutex_unlock(&lock);
+        json_t *now = daemon_ask(w, "stats");
+        pthread_mutex_lock(&lock);
         json_decref(last);
-        last = daemon_ask(w, "stats");
+        last = now;
         until_ms = clock_mono_ms() + HEALTH_MS;
+        asking = false;
+        pthread_cond_broadcast(&told);
     }
     json_t *copy = json_deep_copy(last);
     pthread_mutex_unlock(&lock);

@@ -10,6 +10,7 @@
 
 #include "daemon/ask.h"
 #include "util/clock.h"
+#include "web/crowd.h"
 #include "web/throttle.h"
 
 static int64_t now_ms = 1000000;
@@ -96,6 +97,32 @@ static void test_so_many_guesses_are_looked_at(void **state) {
     assert_int_equal(throttle_begin("203.0.113.3", "cid@a.example", false), THROTTLE_FULL);
 }
 
+static unsigned enter_all(const char *admin) {
+    unsigned n = 0;
+    while (n < 1000 && crowd_enter(admin))
+        n++;
+    return n;
+}
+
+/* However many administrators of domains ask for all that they may, others have places left, and
+ * each of them has a few. */
+static void test_all_tenants_leave_places(void **state) {
+    unsigned all = 0;
+    char admin[32];
+    (void)state;
+    for (int i = 0; i < 50; i++) {
+        snprintf(admin, sizeof admin, "local@%d.example", i);
+        unsigned n = enter_all(admin);
+        assert_in_range(n, CROWD_FEW, CROWD_MAX);
+        all += n;
+    }
+    assert_in_range(all, 176, 240);
+    assert_int_equal(enter_all("local@49.example"), 0);
+    for (unsigned i = 0; i < 2 * CROWD_MAX; i++)
+        crowd_leave(i % 2 == 0 ? "local@0.example" : "local@1.example");
+    assert_in_range(enter_all("local@49.example"), 1, CROWD_MAX - CROWD_FEW);
+}
+
 /* It listens, and never answers: who asks is not held up for ever. */
 static void test_a_silent_daemon_is_given_up(void **state) {
     char folder[] = "/tmp/unit-ask-XXXXXX", *why = NULL;
@@ -119,6 +146,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_refused_makes_no_room),
                                        cmocka_unit_test(test_of_one_account_few_are_looked_at),
                                        cmocka_unit_test(test_so_many_guesses_are_looked_at),
+                                       cmocka_unit_test(test_all_tenants_leave_places),
                                        cmocka_unit_test(test_a_silent_daemon_is_given_up)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

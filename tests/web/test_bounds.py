@@ -306,6 +306,22 @@ def test_strangers_who_ask_for_its_health_leave_the_daemon_alone(dns):
         assert 1 <= len(asked) <= 4, len(asked)
 
 
+def test_who_asks_for_the_health_of_a_daemon_that_hangs_keeps_no_place(dns):
+    """One waits for it: the others have what it said last."""
+    with site(dns) as w:
+        codes = []
+        def ask():
+            codes.append(w.api().request("GET", "/healthz")[0])
+        ask()
+        with hanging(w):
+            time.sleep(1.5)  # longer than that answer is good for
+            threads = [threading.Thread(target=ask) for _ in range(20)]
+            for t in threads:
+                t.start()
+            wait_ended(*threads)
+        assert codes[0] == 200 and 503 in codes and 200 in codes[1:], codes
+
+
 @contextlib.contextmanager
 def stats_asked(w):
     """What the page asks the daemon for meanwhile: a list that grows, of sockets between the two."""
