@@ -26,7 +26,8 @@
 #define COLUMNS   "name, nexthop, account, hosts, tls, mechanisms, username, secret, owner, modified"
 #define N_COLUMNS 9 /* that make the version: all but the last one */
 #define USERS_MAX 65536U
-#define OWN_MAX   100U /* records of one domain: each look-up passes all there are */
+#define OWN_MAX   100U    /* records of one domain: each look-up passes all there are */
+#define OWN_LISTS 262144U /* bytes of their lists: many domains may have as many */
 
 /* Each reply of a relay host is searched for the login that was sent to it. */
 #define SECRET_BYTES 4096U
@@ -195,6 +196,8 @@ struct relays *relays_open(const char *database, const char *key_file, bool crea
     }
     if (rc == SQLITE_OK)
         rc = add_owner(r->db);
+    if (rc == SQLITE_OK) /* who may only read can do without it */
+        sqlite3_exec(r->db, RELAYS_INDEX, NULL, NULL, NULL);
     umask(old);
     if (rc != SQLITE_OK)
         record_say(why, "%s: %s", database,
@@ -448,6 +451,7 @@ struct merged {
     struct sbuf users;    /* as the database has it */
     struct sbuf of_owner; /* "@owner" */
     bool exists;
+    bool lists; /* the change says who may use it */
 };
 
 static const char *merge_text(const char *given, const char *old) {
@@ -533,6 +537,7 @@ static enum relays_rc merge(struct relays *r, const struct relay_fields *f, cons
         return RELAYS_STALE;
     }
     m->f = *f;
+    m->lists = f->users != NULL;
     m->f.nexthop = merge_nexthop(f, &old);
     m->f.owner = merge_text(f->owner, old.owner);
     sbuf_printf(&m->of_owner, "@%s", m->f.owner);
@@ -579,6 +584,7 @@ struct rival {
     const struct relay_fields *f; /* that is to be written; users as they are given */
     struct users users;           /* those of f */
     unsigned own;                 /* others of its owner, so far */
+    size_t own_lists;             /* bytes of their lists */
     const char *by;  /* a domain: why names its own records alone; NULL: why names any */
     const char *hop; /* of it, in lower case */
     char *why;
@@ -600,7 +606,10 @@ static void rival_take(void *arg, const struct relay_fields *other) {
     struct rival *v = arg;
     if (v->why != NULL || strcmp(other->name, v->f->name) == 0)
         return;
-    v->own += texts_same(other->owner, v->f->owner);
+    if (texts_same(other->owner, v->f->owner)) {
+        v->own++;
+        v->own_lists += strlen(other->users);
+    }
     bool shown = relay_belongs(other->owner, v->by);
     if (texts_same(other->name, v->f->name)) {
         if (shown)
@@ -664,6 +673,12 @@ static bool merged_write(struct relays *r, const struct merged *m, const char *b
     users_free(&v.users);
     if (ok && v.why == NULL && by != NULL && !m->exists && v.own >= OWN_MAX)
         record_say(&v.why, "a domain has at most %u records of its own", OWN_MAX);
+    if (ok && v.why == NULL && by != NULL && m->lists &&
+        v.own_lists + strlen(m->f.users) > OWN_LISTS)
+        record_say(&v.why,
+                   "the lists of a domain's own records have at most %u KiB in all: @%s is all of "
+                   "its users",
+                   OWN_LISTS / 1024, by);
     if (ok && v.why != NULL) {
         *why = v.why;
         ok = false;

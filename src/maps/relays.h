@@ -37,6 +37,9 @@
 
 /* A file that an older version has made is read as it is, and gets this before it is written. */
 #define RELAYS_ADD_OWNER "ALTER TABLE relay ADD COLUMN owner TEXT NOT NULL DEFAULT ''"
+/* The owner stands behind the list, which may be long: without this, whose a record is cannot be
+ * known before all of it has been read from the disk. */
+#define RELAYS_INDEX "CREATE INDEX IF NOT EXISTS relay_owner ON relay (owner);"
 
 /* For an account of a list: a record that has it.  For RELAYS_NAMED: one that is for what main.cf
  * names, or else one that has that name and an account of others, so that mail which may not use it
@@ -59,12 +62,13 @@
     " ELSE instr(account, ',') = 0 AND plain(account) = ?1 END DESC, id LIMIT 1"
 /* A domain's own record is for mail of that domain alone, and is none for the mail of others, or
  * where the server's alone are asked for (?3).  That is asked before all else: of the records of a
- * domain, which may be many and long, the mail of others brings neither names nor lists into one
- * form. */
+ * domain, which may be many and long, the mail of others neither reads anything nor brings names or
+ * lists into one form. */
 #define RELAYS_FIND                                                                                \
-    RELAYS_FIND_WHERE(                                                                             \
-        "(owner = '' OR (NOT ?3 AND plain(owner) = substr(?1, instr(?1, '@') + 1))) AND ",         \
-        " AND owner = ''")
+    RELAYS_FIND_WHERE("owner IN (SELECT owner FROM (SELECT DISTINCT owner FROM relay)"             \
+                      " WHERE owner = '' OR (NOT ?3 AND plain(owner) ="                            \
+                      " substr(?1, instr(?1, '@') + 1))) AND ",                                    \
+                      " AND owner = ''")
 /* The same where no record has an owner. */
 #define RELAYS_FIND_UNOWNED RELAYS_FIND_WHERE("", "")
 #define RELAYS_SECRET                                                                              \

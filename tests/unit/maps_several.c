@@ -223,6 +223,34 @@ static void test_records_of_others_are_not_looked_at(void **state) {
     sqlite3_close(db);
 }
 
+/* Pages that the look-up for account reads. */
+static int pages_for(const char *path, const char *account) {
+    sqlite3 *db;
+    int pages, most;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    counted_for(db, account);
+    assert_int_equal(sqlite3_db_status(db, SQLITE_DBSTATUS_CACHE_MISS, &pages, &most, 0),
+                     SQLITE_OK);
+    sqlite3_close(db);
+    return pages;
+}
+
+/* Nor is anything of them read: fifty domains' lists may have hundreds of megabytes. */
+static void test_records_of_others_are_not_read(void **state) {
+    char path[120];
+    (void)state;
+    database("relays", RELAYS_SCHEMA RELAYS_INDEX
+             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)"
+             " INSERT INTO relay (name, nexthop, account, hosts, owner)"
+             " SELECT i, i, i || hex(zeroblob(30000)), i, 'b.example' FROM n");
+    snprintf(path, sizeof path, "%s/relays", dir);
+    assert_in_range(pages_for(path, "a@c.example"), 1, 30);
+    assert_in_range(pages_for(path, "@c.example"), 1, 30);
+    assert_in_range(pages_for(path, RELAYS_ALL), 1, 30);
+    assert_in_range(pages_for(path, RELAYS_NAMED), 1, 30);
+    assert_true(pages_for(path, "a@b.example") > 50);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, rows_make, dir_remove)
     const struct CMUnitTest tests[] = {T(test_rows),
@@ -231,6 +259,7 @@ int main(void) {
                                        T(test_the_embedded_store_gives_one),
                                        T(test_relay_records_give_one),
                                        T(test_the_record_that_main_cf_names),
-                                       T(test_records_of_others_are_not_looked_at)};
+                                       T(test_records_of_others_are_not_looked_at),
+                                       T(test_records_of_others_are_not_read)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,10 +147,10 @@ def test_a_tenants_long_lists_keep_nobody_from_writing_records(dns):
             c.executemany("INSERT INTO relay (name, nexthop, account, hosts, owner) VALUES (?, 'hub.example', ?, 'x.example', 'a.example')",
                           [(f"r{i}", users(i)) for i in range(98)])
             c.commit()
-        thread = threading.Thread(target=lambda: local.ok("PUT", "/api/relay/more", body=dict(record, **{"for": users(98)})))
+        thread = threading.Thread(target=lambda: boss.ok("PUT", "/api/relay/more", body=dict(record, **{"for": users(98)})))
         thread.start()
         time.sleep(0.5)
-        boss.ok("PUT", "/api/relay/boss", body={"hosts": "[127.0.0.1]:10", "tls": "may"})
+        w.api(GLOBAL).ok("PUT", "/api/relay/boss", body={"hosts": "[127.0.0.1]:10", "tls": "may"})
         wait_ended(thread)
         assert "already for the next hop" in local.fails(400, "PUT", "/api/relay/last", body=dict(record, **{"for": "Ü970003@a.example"}))
         local.ok("DELETE", "/api/relay/more")
@@ -472,4 +472,10 @@ def test_what_a_tenant_may_keep_is_bounded(dns):
         local.ok("PUT", "/api/relay/r7", body={"tls": "encrypt"})
         local.ok("DELETE", "/api/relay/r8")
         local.ok("PUT", "/api/relay/more", body=other)
+        long = {"for": ",".join(f"u{k:04d}@a.example" for k in range(3800))}  # 64 KB
+        for i in range(1, 5):
+            local.ok("PUT", f"/api/relay/r{i}", body=long)
+        assert "at most 256 KiB in all" in local.fails(400, "PUT", "/api/relay/r5", body=long)
+        local.ok("PUT", "/api/relay/r1", body={"for": "ann@a.example"})
+        local.ok("PUT", "/api/relay/r5", body=long)
         boss.ok("PUT", "/api/relay/still", body=dict(record, hosts="[127.0.0.1]:998"))
