@@ -6,6 +6,7 @@
  */
 #include "daemon/explain.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,7 @@ struct explain {
     uint32_t shown;             /* addresses of all groups */
     bool failed;                /* one of them would not be delivered */
     size_t told;                /* bytes of steps */
+    atomic_bool forgotten;      /* who asked has gone */
     struct config *cfg;         /* reference */
     struct trace trace;
     struct task begin;
@@ -153,7 +155,7 @@ static void explain_alias_ends(struct explain *x) {
 static void over(void *arg, bool ok) {
     struct explain *x = arg;
     x->failed = x->failed || !ok;
-    bool more = !has_told_enough(x);
+    bool more = !has_told_enough(x) && !atomic_load(&x->forgotten);
     if (more && x->shown < x->groups.addrs && x->shown < ALIAS_SHOWN_MAX) {
         explain_next(x);
         return;
@@ -426,4 +428,5 @@ struct explain *explain_start(struct loop *home, const struct explain_at *at,
 
 void explain_forget(struct explain *x) {
     x->fn = NULL;
+    atomic_store(&x->forgotten, true);
 }

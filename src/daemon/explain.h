@@ -30,7 +30,8 @@ struct explain_ask {
 
 struct explain *explain_start(struct loop *home, const struct explain_at *at,
                               const struct explain_ask *ask, explain_fn fn, void *arg);
-/* On home's thread: fn is not called any more; it goes on to its end by itself. */
+/* On home's thread: fn is not called any more; it ends by itself, behind the address that it is at.
+ */
 void explain_forget(struct explain *x);
 
 #endif

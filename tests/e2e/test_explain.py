@@ -1,11 +1,14 @@
 """posthouse explain and posthouse test, as an administrator uses them."""
+import contextlib
 import json
 import re
+import socket
 import ssl
 import subprocess
+import threading
 
 import pytest
-from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_for
+from kit import FakeRelay, Posthouse, free_port, make_cert, server_tls, wait_ended, wait_for
 
 import servers
 from test_relay_host import Script
@@ -469,3 +472,33 @@ def test_own_errors_are_explained(dns, cert):
         wait_for(lambda: causes() == expected)
     for r in relays.values():
         r.stop()
+
+
+def test_a_test_that_nobody_waits_for_ends(dns):
+    """Who asked has gone: a host that hangs is not asked for each address of an alias, for hours."""
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        later = []
+        def hang_up():
+            with contextlib.suppress(OSError):
+                while True:
+                    later.append(host.accept()[0].close())
+        thread = threading.Thread(target=hang_up)
+        main = f"relayhost = [127.0.0.1]:{host.getsockname()[1]}\nvirtual_alias_maps = texthash:{{dir}}/all\n"
+        with Posthouse(main, dns=dns, files={"all": "all@x.example a@y.example, b@y.example, c@y.example\n"}) as p:
+            def ask(rcpt):
+                s = socket.socket(socket.AF_UNIX)
+                s.connect(str(p.dir / "spool/control.sock"))
+                s.sendall(json.dumps({"cmd": "test", "sender": "s@x.example", "recipient": rcpt}).encode() + b"\n")
+                return s
+            asked = ask("all@x.example")
+            first = host.accept()[0]
+            asked.close()
+            for _ in range(2):
+                assert p.control("reloads")["ok"]  # that it has gone was seen before
+            first.close()
+            thread.start()
+            with ask("z@z.example") as other:
+                told = next(line for line in other.makefile() if '"ok"' in line)
+        host.shutdown(socket.SHUT_RDWR)
+        wait_ended(thread)
+        assert json.loads(told)["passed"] is False and len(later) == 1, (told, later)
