@@ -23,9 +23,9 @@
 #define ANYBODY "anybody@elsewhere.invalid"
 /* Roads of one alias's addresses. */
 #define ALIAS_SHOWN_MAX 20U
-/* Bytes of steps: who asks, and the page, which keeps them, gets no more however many names an
- * alias leads to. */
-#define TOLD_MAX 262144U
+/* Bytes of steps: who asks gets no more, however many names an alias leads to.  One address may
+ * take 30 KB where tables are in a database. */
+#define TOLD_MAX 1048576U
 
 struct explain {
     struct loop *home;

@@ -19,10 +19,11 @@
 #include "web/session.h"
 #include "web/steps.h"
 
-#define RUNS_MAX  32U /* at a time */
-#define RUNS_OWN  4U  /* … of one administrator of some domains */
-#define RUNS_KEPT 500 /* results of one administrator */
-#define LOOKS     8U  /* streams of one */
+#define RUNS_MAX  32U     /* at a time */
+#define RUNS_OWN  4U      /* … of one administrator of some domains */
+#define RUNS_KEPT 500     /* results of one administrator */
+#define KEPT_MAX  262144U /* bytes of the steps of one result */
+#define LOOKS     8U      /* streams of one */
 #define PING_S    10
 
 struct run {
@@ -72,9 +73,28 @@ static void run_on_step(void *arg, struct str line) {
     pthread_mutex_unlock(&lock);
 }
 
+/* The first ones, as text for the caller. */
+static char *run_steps_kept(json_t *steps) {
+    json_t *list = json_array(), *step;
+    size_t n = 0, i;
+    json_array_foreach(steps, i, step) {
+        n += json_dumpb(step, NULL, 0, JSON_COMPACT);
+        if (n > KEPT_MAX) {
+            json_array_append_new(list, json_pack("{s:s, s:s}", "step", "explanation", "result",
+                                                  "it is longer than what is kept: the rest is "
+                                                  "left out"));
+            break;
+        }
+        json_array_append(list, step);
+    }
+    char *text = json_dumps(list, JSON_COMPACT);
+    json_decref(list);
+    return text;
+}
+
 /* The last ones of each administrator: a program may ask for a thousand a second. */
 static void run_keep(struct run *x) {
-    char *steps = json_dumps(x->steps, JSON_COMPACT);
+    char *steps = run_steps_kept(x->steps);
     state_run(x->w->state, NULL, NULL,
               "INSERT INTO run (id, kind, sender, recipient, admin, started, passed, steps) VALUES "
               "(?, ?, ?, ?, ?, ?, ?, ?)",
