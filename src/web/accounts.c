@@ -253,9 +253,13 @@ static json_t *profile(const struct account *c) {
                      "version", version);
 }
 
-static void add_relay_fields(json_t *o, const struct account *c) {
+static void add_relay_fields(struct req *r, json_t *o, const struct account *c) {
+    struct sbuf account = {0};
+    sbuf_printf(&account, "%s%s", strchr(c->name, '@') == NULL ? "@" : "", c->name);
     json_object_set_new(o, "transport", json_text(c->transport));
     json_object_set_new(o, "outboundRelay", json_text(c->relayhost == NULL ? "" : c->relayhost));
+    json_object_set_new(o, "records", relays_letting(r, account.p));
+    sbuf_free(&account);
 }
 
 void domain_show(struct req *r) {
@@ -267,7 +271,7 @@ void domain_show(struct req *r) {
     json_object_set_new(o, "relay_tab", json_boolean(shown));
     json_object_set_new(o, "relay_tab_of_users", json_boolean(owners_tab_shown(r, &c, true)));
     if (shown) {
-        add_relay_fields(o, &c);
+        add_relay_fields(r, o, &c);
         json_object_set_new(o, "is_backupmx", json_string(c.backup_mx ? "yes" : "no"));
         json_object_set_new(o, "primarymx", json_text(is_backup_mx(&c) ? c.transport + 6 : ""));
         json_object_set_new(o, "default_transport", json_text(r->w->cfg->p.web_default_transport));
@@ -290,7 +294,7 @@ void user_show(struct req *r) {
     json_object_set_new(o, "admin", json_boolean(c.admin));
     json_object_set_new(o, "relay_tab", json_boolean(shown));
     if (shown) {
-        add_relay_fields(o, &c);
+        add_relay_fields(r, o, &c);
         json_object_set_new(o, "domain_transport", json_text(dom.transport));
         json_object_set_new(o, "domain_outboundRelay",
                             json_text(dom.relayhost == NULL ? "" : dom.relayhost));

@@ -371,6 +371,33 @@ static bool records_let(struct relays *rel, const char *name, const char *accoun
     return ok;
 }
 
+struct letting {
+    const char *account;
+    json_t *names;
+};
+
+static void letting_take(void *arg, const struct relay_fields *f) {
+    struct letting *l = arg;
+    if (f->user[0] != '\0' && f->owner[0] == '\0' && strcmp(f->users, RELAY_EVERYBODY) != 0 &&
+        relay_is_for(f, l->account))
+        json_array_append_new(l->names, json_text(f->name));
+}
+
+json_t *relays_letting(struct req *r, const char *account) {
+    const struct params *p = &r->w->cfg->p;
+    struct letting l = {account, json_array()};
+    char *why = NULL;
+    bool made;
+    struct relays *rel =
+        r->who.global ? relays_open(p->relays_database, p->relays_key_file, false, &made, &why)
+                      : NULL;
+    if (rel != NULL)
+        relays_each(rel, letting_take, &l, &why);
+    relays_close(rel);
+    free(why);
+    return l.names;
+}
+
 /* account "": anybody's mail.  let: of relays_allow. */
 static bool relays_may_name(struct req *r, struct str value, const char *account, char **let) {
     char *why = NULL, *name = NULL;

@@ -12,6 +12,9 @@ void relay_change(struct req *r); /* PUT /api/relay/{name} */
 void relay_delete(struct req *r); /* DELETE /api/relay/{name} */
 void presets_list(struct req *r); /* GET /api/presets */
 
+/* For global administrators: the names of the server's records on whose list account or its domain
+ * is, whether they use them or not.  Empty where they cannot be read. */
+json_t *relays_letting(struct req *r, const char *account);
 /* May account be set to the relay host value?  An administrator of everything puts it on the list
  * of the record that value means; others may name a record with an account only if they are on it.
  * False after a reply.  *let (the caller frees): the record whose list account was put on; NULL:

@@ -264,6 +264,31 @@ def test_a_record_stays_for_accounts_that_are_gone(world):
     api.ok("DELETE", "/api/relay/some")
 
 
+def test_a_record_stays_for_who_takes_the_relay_host_away(world):
+    """The Relay tab says so, to who administers the server alone."""
+    w, api = world, world.api(GLOBAL)
+    api.ok("PUT", "/api/relay/stays", body={"hosts": "[stays.example]:587", "user": "office", "password": "pw"})
+    says = "Whatever stands here, these relay records are for it, and may be chosen by who administers it: stays"
+    with browser(w.url) as b:
+        b.sign_in()
+        b.open("#/user/ann@b.example/relay", "Profile of user: ann@b.example")
+        for value in "stays", "":
+            assert says not in b.text() or value == ""
+            b.fill("Relay outgoing email to", value)
+            b.click("button", "Save changes")
+            b.sees(says)
+            wait_for(lambda: api.get("/api/user/ann@b.example")["outboundRelay"] == value)
+        b.open("#/user/ann@b.example/relay", "Profile of user: ann@b.example")
+        b.sees(says)
+        assert b.axe() == []
+        b.shot("record-stays")
+    assert api.get("/api/domain/b.example")["records"] == []
+    api.ok("PUT", "/api/relay/stays", body={"for": "@a.example"})
+    assert "stays" in api.get("/api/user/ann@a.example")["records"]
+    assert w.api(OF_DOMAIN).get("/api/user/ann@a.example")["records"] == []
+    api.ok("DELETE", "/api/relay/stays")
+
+
 def test_two_tabs(world):
     """What another tab has saved is not undone: the page says so, shows it, and the next save counts."""
     api = world.api(GLOBAL)

@@ -108,6 +108,7 @@ export const text = {
     good: "Posthouse understands this.",
     bad: (part: string, problem: string) => (part ? `“${part}”: ${problem}` : problem),
     happens: "What will really happen",
+    records: "Whatever stands here, these relay records are for it, and may be chosen by who administers it:",
     changed: "There are changes that are not saved: this is what holds now.",
     samplesOut: [
       [

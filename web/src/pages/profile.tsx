@@ -89,7 +89,17 @@ function rule(account: string, e: Effective): string {
 }
 
 /** What the daemon says it would do. */
-function Happens({ account, dirty, turn }: { account: string; dirty: boolean; turn: number }) {
+function Happens({
+  account,
+  dirty,
+  turn,
+  records,
+}: {
+  account: string;
+  dirty: boolean;
+  turn: number;
+  records: string[];
+}) {
   const e = useLoad<Effective>(`effective?${query({ account })}`, turn);
   const sender = account.includes("@") ? account : `postmaster@${account}`;
   return (
@@ -127,6 +137,17 @@ function Happens({ account, dirty, turn }: { account: string; dirty: boolean; tu
         </Loaded>
       </div>
       {dirty && <p class="quiet">{text.relay.changed}</p>}
+      {records.length > 0 && (
+        <p class="quiet">
+          {text.relay.records}{" "}
+          {records.map((r, i) => (
+            <span key={r}>
+              {i > 0 && ", "}
+              <a href={to("relay", r)}>{r}</a>
+            </span>
+          ))}
+        </p>
+      )}
       <p class="row">
         <a class="button" href={`#/test?${query({ kind: "test", sender })}`}>
           {text.relay.test}
@@ -289,7 +310,7 @@ function RelayTab({
           {text.save}
         </button>
       </Form>
-      <Happens account={name} dirty={dirty} turn={turn} />
+      <Happens account={name} dirty={dirty} turn={turn} records={data.records ?? []} />
     </div>
   );
 }
