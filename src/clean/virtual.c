@@ -397,6 +397,8 @@ static enum virtual_went virtual_look(struct virtual_query *q) {
 }
 
 static enum virtual_went virtual_step(struct virtual_query *q) {
+    if (q->r.n > ENVELOPE_RCPTS_MAX) /* the next start would not believe the envelope */
+        return virtual_ends(q, VIRTUAL_ENDLESS, "more than %u recipients", ENVELOPE_RCPTS_MAX);
     if (q->at == q->n_given) {
         q->r.rc = VIRTUAL_OK;
         return VIRTUAL_OVER;
@@ -411,8 +413,6 @@ static enum virtual_went virtual_step(struct virtual_query *q) {
     }
     if (q->name == q->names.n)
         return rcpt_ends(q);
-    if (q->r.n >= ENVELOPE_RCPTS_MAX)
-        return virtual_ends(q, VIRTUAL_ENDLESS, "more than %u recipients", ENVELOPE_RCPTS_MAX);
     if ((q->rounds == 0 || q->rounds > ROUNDS_BEYOND) && is_beyond_limit(q))
         return virtual_ends(q, VIRTUAL_ENDLESS,
                             "unreasonable virtual_alias_maps map expansion size for %.*s",
