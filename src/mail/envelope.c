@@ -22,6 +22,7 @@
 #define PROGRESS_VERSION    2U
 #define PROGRESS_CAUSES     3U /* each error has a cause, too: written only where one has */
 #define PROGRESS_ONE_REASON 1U /* what Posthouse 0.1 wrote */
+#define PROGRESS_STEP       4U /* behind one of those, or, where that is lost, another one */
 
 static const char alphabet[] = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
 
@@ -273,6 +274,27 @@ void progress_encode(const struct progress *p, struct sbuf *out) {
         ipc_put_u32(out, p->error_of[i]);
 }
 
+static void put_error(const struct rcpt_error *e, struct sbuf *out) {
+    ipc_put_str(out, e->dsn);
+    ipc_put_str(out, e->text);
+    ipc_put_str(out, e->mta);
+    ipc_put_str(out, e->reply);
+    ipc_put_u32(out, e->cause);
+}
+
+void progress_encode_step(uint32_t n, const struct progress_step *v, size_t n_v, struct sbuf *out) {
+    ipc_put_u32(out, PROGRESS_STEP);
+    ipc_put_u32(out, n);
+    ipc_put_u32(out, (uint32_t)n_v);
+    for (size_t i = 0; i < n_v; i++) {
+        ipc_put_u32(out, v[i].rcpt);
+        ipc_put_u32(out, v[i].state);
+        ipc_put_u32(out, v[i].error.dsn.n > 0);
+        if (v[i].error.dsn.n > 0)
+            put_error(&v[i].error, out);
+    }
+}
+
 void progress_free(struct progress *p) {
     free(p->done);
     free(p->errors);
@@ -315,32 +337,87 @@ static void get_errors(struct progress *p, struct ipc_reader *r, bool causes) {
     }
 }
 
+static bool is_state(uint32_t state) {
+    return state <= RCPT_LISTED && state != 3;
+}
+
 static bool are_states(struct str done) {
     for (size_t i = 0; i < done.n; i++)
-        if ((uint8_t)done.p[i] > RCPT_LISTED || done.p[i] == 3)
+        if (!is_state((uint8_t)done.p[i]))
             return false;
     return true;
 }
 
-bool progress_decode(struct progress *p, struct str in) {
-    struct ipc_reader r = {.rest = in};
-    *p = (struct progress){0};
-    uint32_t version = ipc_get_u32(&r);
-    if (version < PROGRESS_ONE_REASON || version > PROGRESS_CAUSES)
-        return false;
-    p->attempts = ipc_get_u32(&r);
-    p->next_us = (int64_t)ipc_get_u64(&r);
-    p->last_us = (int64_t)ipc_get_u64(&r);
-    p->flags = ipc_get_u32(&r);
-    struct str done = ipc_get_str(&r);
-    if (r.bad || done.n > ENVELOPE_RCPTS_MAX || !are_states(done))
-        return false;
+/* The error of a step becomes that of its recipient. */
+static void get_step_error(struct progress *p, struct ipc_reader *r, uint32_t rcpt) {
+    struct rcpt_error e = {.dsn = ipc_get_str(r)};
+    e.text = ipc_get_str(r);
+    e.mta = ipc_get_str(r);
+    e.reply = ipc_get_str(r);
+    e.cause = ipc_get_u32(r);
+    if (r->bad)
+        return;
+    if (p->error_of == NULL)
+        p->error_of = mem_zalloc(p->n * sizeof *p->error_of);
+    if (p->n_errors >= p->cap_errors) {
+        p->cap_errors = p->n_errors * 2 + 4;
+        p->errors = mem_realloc(p->errors, p->cap_errors * sizeof *p->errors);
+    }
+    p->errors[p->n_errors++] = e;
+    p->error_of[rcpt] = p->n_errors;
+}
+
+static void get_step(struct progress *p, struct ipc_reader *r) {
+    uint32_t version = ipc_get_u32(r), n = ipc_get_u32(r), n_v = ipc_get_u32(r);
+    r->bad = r->bad || version != PROGRESS_STEP || n != p->n;
+    for (uint32_t i = 0; i < n_v && !r->bad; i++) {
+        uint32_t rcpt = ipc_get_u32(r), state = ipc_get_u32(r), has_error = ipc_get_u32(r);
+        r->bad = r->bad || rcpt >= n || !is_state(state) || has_error > 1;
+        if (r->bad)
+            return;
+        p->done[rcpt] = (uint8_t)state;
+        if (has_error != 0)
+            get_step_error(p, r, rcpt);
+    }
+}
+
+/* The record that the steps followed is lost: what they say is all that is known. */
+static void get_no_base(struct progress *p, struct ipc_reader r) {
+    ipc_get_u32(&r);
+    p->n = ipc_get_u32(&r);
+    if (r.bad || p->n > ENVELOPE_RCPTS_MAX)
+        p->n = 0;
+    p->done = mem_zalloc(p->n);
+}
+
+static void get_base(struct progress *p, struct ipc_reader *r) {
+    uint32_t version = ipc_get_u32(r);
+    r->bad = r->bad || version < PROGRESS_ONE_REASON || version > PROGRESS_CAUSES;
+    p->attempts = ipc_get_u32(r);
+    p->next_us = (int64_t)ipc_get_u64(r);
+    p->last_us = (int64_t)ipc_get_u64(r);
+    p->flags = ipc_get_u32(r);
+    struct str done = ipc_get_str(r);
+    r->bad = r->bad || done.n > ENVELOPE_RCPTS_MAX || !are_states(done);
+    if (r->bad)
+        return;
     p->n = (uint32_t)done.n;
     p->done = (uint8_t *)str_dup(done);
     if (version == PROGRESS_ONE_REASON)
-        get_reason(p, &r);
+        get_reason(p, r);
     else
-        get_errors(p, &r, version == PROGRESS_CAUSES);
+        get_errors(p, r, version == PROGRESS_CAUSES);
+}
+
+bool progress_decode(struct progress *p, struct str in) {
+    struct ipc_reader r = {.rest = in}, first = r;
+    *p = (struct progress){0};
+    if (ipc_get_u32(&first) == PROGRESS_STEP)
+        get_no_base(p, r);
+    else
+        get_base(p, &r);
+    while (!r.bad && r.rest.n > 0)
+        get_step(p, &r);
     if (ipc_done(&r))
         return true;
     progress_free(p);

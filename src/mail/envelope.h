@@ -121,14 +121,25 @@ struct progress {
     int64_t next_us;           /* next attempt, wall clock */
     int64_t last_us;           /* last attempt */
     uint32_t flags;            /* PROGRESS_* */
-    struct rcpt_error *errors; /* different ones; owned */
+    struct rcpt_error *errors; /* mostly different ones; owned */
     uint32_t n_errors;
-    uint32_t *error_of; /* per recipient: index into errors + 1, 0: none; NULL: all none; owned */
+    uint32_t cap_errors; /* of decoded progress with steps; else 0 */
+    uint32_t *error_of;  /* per recipient: index into errors + 1, 0: none; NULL: all none; owned */
 };
 
 enum { PROGRESS_HOLD = 1, PROGRESS_EXPIRE = 2, PROGRESS_WARNED = 4 };
 
+/* What has become of a recipient since the progress was encoded. */
+struct progress_step {
+    uint32_t rcpt;
+    uint8_t state;           /* enum rcpt_state */
+    struct rcpt_error error; /* dsn.n 0: none */
+};
+
 void progress_encode(const struct progress *p, struct sbuf *out);
+/* A step of a message of n recipients.  Encoded progress may have any number of them behind it: for
+ * many recipients that is shorter than all of it anew.  The same one twice is as good as once. */
+void progress_encode_step(uint32_t n, const struct progress_step *v, size_t n_v, struct sbuf *out);
 /* False if malformed or of a newer version: nothing is owned then.  Else the caller ends with
  * progress_free. */
 bool progress_decode(struct progress *p, struct str in);

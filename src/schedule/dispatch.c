@@ -243,7 +243,7 @@ void dest_taken(const struct attempt_taken *t) {
     for (uint32_t i = 0; i < t->n; i++)
         msg_result(m, t->idx[i], &t->res[i], wants_relayed(m->env, t->idx[i], t->remote_dsn));
     if (m->partial)
-        msg_save_progress(m);
+        msg_save_part(m);
 }
 
 /* A recipient that a session forgot has no result, and waits. */
@@ -303,7 +303,7 @@ static void job_returned(struct job *j, struct attempt *a) {
         return;
     }
     if (m->partial)
-        msg_save_progress(m);
+        msg_save_part(m);
     dl_remove(&j->link);
     j->given = NULL;
     j->slot = NULL;

@@ -315,7 +315,7 @@ static bool msg_forward(struct msg *m) {
         return false;
     }
     if (m->partial) /* reading and copying the content may take a while */
-        msg_save_progress(m);
+        msg_save_part(m);
     return msg_fetch(m, msg_finish) || forward_next(m, msg_finish);
 }
 
@@ -358,5 +358,5 @@ void msg_recipients_back(struct msg *m, uint32_t n) {
     if (m->open == 0)
         msg_finish(m);
     else if (m->partial) /* others go on: after a crash these must not be sent again */
-        msg_save_progress(m);
+        msg_save_part(m);
 }

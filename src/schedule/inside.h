@@ -51,6 +51,15 @@ struct routing {
     struct alias_query *alias; /* likewise */
 };
 
+/* Of a message whose record of progress is long: what became of its recipients since the last
+ * record, which is shorter than all of it anew. */
+struct unsaved {
+    size_t whole;  /* bytes of the last record that says all */
+    size_t behind; /* bytes of the steps behind it */
+    uint32_t n, cap;
+    uint32_t *rcpts; /* some perhaps twice */
+};
+
 struct msg {
     struct sched *s;
     struct envelope *env;
@@ -59,11 +68,12 @@ struct msg {
     uint32_t failed;    /* RCPT_FAILED */
     uint32_t reporting; /* a report of success is owed */
     uint32_t attempts;
-    int64_t next_us;   /* its next attempt; 0: it has had none */
-    int64_t active_us; /* when its round began */
-    int64_t shift_us;  /* by which the clock has jumped since it began: not part of its age */
-    uint32_t flags;    /* PROGRESS_* */
-    struct hop *hop;   /* where it was last given to; NULL: nowhere yet */
+    int64_t next_us;         /* its next attempt; 0: it has had none */
+    int64_t active_us;       /* when its round began */
+    int64_t shift_us;        /* by which the clock has jumped since it began: not part of its age */
+    uint32_t flags;          /* PROGRESS_* */
+    struct unsaved *unsaved; /* NULL: its record is short, or not written yet */
+    struct hop *hop;         /* where it was last given to; NULL: nowhere yet */
     enum sched_queue queue;
     size_t heap_at;         /* place in the timer heap + 1; 0: not in it */
     uint32_t open;          /* recipients being routed or in a job */
@@ -244,6 +254,7 @@ struct sched {
     struct dl waits;        /* struct sched_wait: until none is */
     uint64_t fetched;       /* bytes of content that were read, or are being read, by msg_fetch */
     struct dl fetches;      /* struct fetch_op: the content has no room in memory yet */
+    size_t steps_from;      /* bytes from which on a record of progress is long */
     bool stopping;          /* nothing more is given to sessions */
     bool halted;            /* nor while the disk does not take down what became of mail */
 };

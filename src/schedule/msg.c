@@ -82,6 +82,7 @@ void msg_free(struct msg *m) {
     s->n_queue[m->queue]--;
     msg_orders_noted(m);
     free(m->routes);
+    unsaved_free(m);
     msg_set_busy(m, false);
     msg_set_again(m, false);
     forward_forget(m);

@@ -22,6 +22,8 @@
 #define TEXT_SHORT 100U
 /* Of all errors in one record of progress; what is beyond it is not kept over a restart. */
 #define ERRORS_BYTES_MAX 262144U
+/* What the spool puts before a record, about. */
+#define STEP_HEAD 40U
 
 static struct str text_of(const char *text, size_t most) {
     struct str t = str_of(text == NULL ? "" : text);
@@ -126,8 +128,44 @@ static bool is_reporting(uint8_t state) {
     return state == RCPT_REPORT || state == RCPT_EXPANDED || state == RCPT_LISTED;
 }
 
+void unsaved_free(struct msg *m) {
+    if (m->unsaved != NULL)
+        free(m->unsaved->rcpts);
+    free(m->unsaved);
+    m->unsaved = NULL;
+}
+
+/* Where there is more to say than all recipients have, all is saved next time. */
+static void unsaved_add(struct msg *m, uint32_t rcpt) {
+    struct unsaved *u = m->unsaved;
+    if (u == NULL)
+        return;
+    if (u->n > m->env->n_rcpts) {
+        unsaved_free(m);
+        return;
+    }
+    if (u->n == u->cap) {
+        u->cap = u->cap == 0 ? 8 : u->cap * 2;
+        u->rcpts = mem_realloc(u->rcpts, u->cap * sizeof *u->rcpts);
+    }
+    u->rcpts[u->n++] = rcpt;
+}
+
+/* All of it was saved. */
+static void unsaved_begin(struct msg *m, size_t whole) {
+    if (whole < m->s->steps_from) {
+        unsaved_free(m);
+        return;
+    }
+    if (m->unsaved == NULL)
+        m->unsaved = MEM_NEW(struct unsaved);
+    m->unsaved->whole = whole;
+    m->unsaved->behind = m->unsaved->n = 0;
+}
+
 void msg_set_state(struct msg *m, uint32_t rcpt, uint8_t state) {
     uint8_t old = m->rcpts[rcpt].state;
+    unsaved_add(m, rcpt);
     m->left -= is_left(old);
     m->failed -= old == RCPT_FAILED;
     m->reporting -= is_reporting(old);
@@ -140,8 +178,10 @@ void msg_set_state(struct msg *m, uint32_t rcpt, uint8_t state) {
 }
 
 void msg_result(struct msg *m, uint32_t rcpt, const struct mailerr *e, bool report) {
-    if (m->rcpts[rcpt].state == RCPT_REPORT && e->status == MAIL_SENT)
+    if (m->rcpts[rcpt].state == RCPT_REPORT && e->status == MAIL_SENT) {
         msg_set_reason(m, rcpt, e); /* noted before its filter was asked: these are its words */
+        unsaved_add(m, rcpt);
+    }
     if (m->rcpts[rcpt].state != RCPT_WAITS)
         return;
     if (e->status == MAIL_SENT) {
@@ -196,6 +236,11 @@ static size_t error_bytes(const struct mailerr *e) {
            text_of(e->reply, TEXT_MAX).n + sizeof e->dsn + 16;
 }
 
+static struct rcpt_error error_of(const struct mailerr *e) {
+    return (struct rcpt_error){str_of(e->dsn), str_of(e->text), text_of(e->mta, TEXT_MAX),
+                               text_of(e->reply, TEXT_MAX), e->cause};
+}
+
 /* The different reasons of recipients that are not done, each once: r->seen tells what was met. */
 static void collect_errors(const struct msg *m, struct progress *p) {
     struct sched *s = m->s;
@@ -208,9 +253,7 @@ static void collect_errors(const struct msg *m, struct progress *p) {
             continue;
         if (r->seen < first && (bytes += error_bytes(&r->err)) <= ERRORS_BYTES_MAX) {
             r->seen = first + p->n_errors;
-            p->errors[p->n_errors++] = (struct rcpt_error){
-                str_of(r->err.dsn), str_of(r->err.text), text_of(r->err.mta, TEXT_MAX),
-                text_of(r->err.reply, TEXT_MAX), r->err.cause};
+            p->errors[p->n_errors++] = error_of(&r->err);
         }
         if (r->seen >= first)
             p->error_of[i] = (uint32_t)(r->seen - first) + 1;
@@ -242,8 +285,41 @@ void msg_save_progress(struct msg *m) {
     if (m->deleted)
         return;
     msg_encode(m, SETTLE_NOTHING, &b);
+    unsaved_begin(m, b.n);
     spool_note(m->s->spool, SPOOL_PROGRESS, m->env->id, &b);
     msg_orders_noted(m);
+}
+
+static void msg_save_step(struct msg *m) {
+    struct unsaved *u = m->unsaved;
+    struct progress_step *v = mem_alloc(u->n * sizeof *v);
+    struct sbuf b = {0};
+    size_t n = 0;
+    for (uint32_t i = 0; i < u->n; i++) {
+        const struct msg_rcpt *r = &m->rcpts[u->rcpts[i]];
+        uint8_t state = settled_state(r->state, SETTLE_NOTHING);
+        struct progress_step step = {.rcpt = u->rcpts[i], .state = state};
+        if (state == RCPT_WAITS)
+            continue;
+        if (state != RCPT_DONE && r->why != NULL)
+            step.error = error_of(&r->why->err);
+        v[n++] = step;
+    }
+    progress_encode_step(m->env->n_rcpts, v, n, &b);
+    u->n = 0;
+    u->behind += b.n + STEP_HEAD;
+    spool_note(m->s->spool, SPOOL_STEP, m->env->id, &b);
+    free(v);
+}
+
+void msg_save_part(struct msg *m) {
+    const struct unsaved *u = m->unsaved;
+    if (m->deleted || m->owed || u == NULL || u->behind >= u->whole) {
+        msg_save_progress(m);
+        return;
+    }
+    m->partial = false;
+    msg_save_step(m);
 }
 
 static void restore_error(struct msg *m, uint32_t rcpt, const struct rcpt_error *from) {

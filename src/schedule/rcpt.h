@@ -19,6 +19,10 @@ void msg_untried(struct msg *m, uint32_t rcpt, const struct service *svc, const 
 void msg_encode(const struct msg *m, enum settle what, struct sbuf *out);
 /* Its progress goes to the spool, unless it is deleted. */
 void msg_save_progress(struct msg *m);
+/* Likewise, or where that is long what became of recipients since it was saved: in all no more is
+ * written than in proportion to their number. */
+void msg_save_part(struct msg *m);
+void unsaved_free(struct msg *m);
 /* p is of as many recipients. */
 void msg_restore(struct msg *m, const struct progress *p);
 

@@ -20,8 +20,10 @@
 #include "util/fs.h"
 #include "util/mem.h"
 
-#define TICK_MS  200
-#define SLICE_MS 5
+/* Shorter records of progress are written whole: an older version reads them. */
+#define STEPS_FROM 4096
+#define TICK_MS    200
+#define SLICE_MS   5
 /* With so many questions for routes open, what is due waits, so that new mail need not wait behind
  * all of it; slow tables let some more of it go with each tick. */
 #define ROUTING_MAX  250U
@@ -360,6 +362,7 @@ struct sched *sched_new(struct loop *l, struct lookup *k, struct config *cfg,
     s->ops = *ops;
     s->slots_max = (size_t)fs_descriptors_max() / 4; /* for the sessions of one transport */
     s->add = sched_add;
+    s->steps_from = STEPS_FROM;
     dl_init(&s->idle_dests);
     dl_init(&s->idle_slots);
     dl_init(&s->paced);

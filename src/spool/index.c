@@ -18,7 +18,17 @@ static void entry_unlink(struct spool *s, const struct entry *e) {
     s->st.live_bytes -= rec_span(e->meta_len, e->body_len);
 }
 
-static void entry_unlink_progress(struct spool *s, const struct entry *e) {
+static void entry_unlink_steps(struct spool *s, struct entry *e) {
+    for (uint32_t i = 0; e->steps != NULL && i < e->steps->n; i++) {
+        e->steps->v[i].seg->live--;
+        s->st.live_bytes -= rec_span(e->steps->v[i].len, 0);
+    }
+    free(e->steps);
+    e->steps = NULL;
+}
+
+static void entry_unlink_progress(struct spool *s, struct entry *e) {
+    entry_unlink_steps(s, e);
     if (e->prog_len == 0)
         return;
     e->prog_seg->live--;
@@ -55,6 +65,23 @@ void entry_set_progress(struct spool *s, uint64_t id, struct segment *seg, uint6
     e->prog_len = meta_len;
     if (meta_len == 0)
         return;
+    seg->live++;
+    s->st.live_bytes += rec_span(meta_len, 0);
+}
+
+void entry_add_step(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
+                    uint32_t meta_len) {
+    struct entry *e = itab_get(&s->index, id);
+    struct steps *t = e == NULL ? NULL : e->steps;
+    if (e == NULL)
+        return;
+    if (t == NULL || t->n == t->cap) {
+        uint32_t n = t == NULL ? 0 : t->n, cap = n == 0 ? 4 : n * 2;
+        t = e->steps = mem_realloc(t, sizeof *t + cap * sizeof t->v[0]);
+        t->n = n;
+        t->cap = cap;
+    }
+    t->v[t->n++] = (struct step){seg, (uint32_t)(off / 8), meta_len};
     seg->live++;
     s->st.live_bytes += rec_span(meta_len, 0);
 }

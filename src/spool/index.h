@@ -11,9 +11,12 @@
 /* A message's record; makes its entry if there is none. */
 void entry_set(struct spool *s, uint64_t id, struct segment *seg, uint64_t off, uint32_t meta_len,
                uint64_t body_len);
-/* Its progress; meta_len 0: none. */
+/* Its progress, which has no steps yet; meta_len 0: none. */
 void entry_set_progress(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
                         uint32_t meta_len);
+/* A step behind its progress. */
+void entry_add_step(struct spool *s, uint64_t id, struct segment *seg, uint64_t off,
+                    uint32_t meta_len);
 /* The message's content is damaged; nothing of it is deleted from now on. */
 void entry_set_damaged(struct spool *s, uint64_t id);
 /* The end of the message is about to be written.  A content file that is damaged goes to damaged/

@@ -32,10 +32,11 @@ enum rec_type {
     REC_MESSAGE = 1,
     REC_PROGRESS = 2,
     REC_DONE = 3,
-    REC_SETTLE = 4,  /* follows the MESSAGE that settles: counts only together with that one */
-    REC_BEGIN = 5,   /* first of a segment */
-    REC_FORGET = 6,  /* withdraws a MESSAGE (and its SETTLE) that has failed */
-    REC_SETTLING = 7 /* a MESSAGE that settles: counts only together with the SETTLE behind it */
+    REC_SETTLE = 4,   /* follows the MESSAGE that settles: counts only together with that one */
+    REC_BEGIN = 5,    /* first of a segment */
+    REC_FORGET = 6,   /* withdraws a MESSAGE (and its SETTLE) that has failed */
+    REC_SETTLING = 7, /* a MESSAGE that settles: counts only together with the SETTLE behind it */
+    REC_STEP = 8      /* goes on with the message's progress: its meta is put behind that */
 };
 
 /* REC_SETTLE's meta begins with the id of the message that settles; then comes progress, or
@@ -114,13 +115,24 @@ struct segment {
     unsigned unsaid; /* how often the disk did not take down that it goes */
 };
 
+/* Records that go on with a message's progress, in their order. */
+struct steps {
+    uint32_t n, cap;
+    struct step {
+        struct segment *seg;
+        uint32_t off; /* in eighths */
+        uint32_t len;
+    } v[];
+};
+
 /* One queued message. */
 struct entry {
     uint64_t id;
     struct segment *seg;
     uint64_t body_len; /* as in the record */
     struct segment *prog_seg;
-    uint32_t off; /* of its record, in eighths */
+    struct steps *steps; /* behind its progress; NULL: none; owned */
+    uint32_t off;        /* of its record, in eighths */
     uint32_t meta_len;
     uint32_t prog_off;
     uint32_t prog_len; /* 0: no progress yet */
@@ -133,6 +145,7 @@ struct move {
     struct segment *seg;
     uint64_t id;
     uint64_t off, prog_off; /* of the copies */
+    uint32_t prog_len;      /* with the steps, which are part of the copy */
     uint64_t end;           /* where the last one ends */
 };
 

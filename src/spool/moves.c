@@ -15,8 +15,8 @@
 /* The copy is durable: from now on it is the message's record. */
 static void move_apply(struct spool *s, const struct move *m, const struct entry *e) {
     entry_set(s, e->id, m->seg, m->off, e->meta_len, e->body_len);
-    if (e->prog_len > 0)
-        entry_set_progress(s, e->id, m->seg, m->prog_off, e->prog_len);
+    if (m->prog_len > 0)
+        entry_set_progress(s, e->id, m->seg, m->prog_off, m->prog_len);
 }
 
 void moves_settle(struct spool *s) {

@@ -46,6 +46,27 @@ static int reclaim_read_progress(const struct spool *s, const struct entry *e, s
     return rc;
 }
 
+/* Puts the steps of e behind its progress. */
+static int reclaim_read_steps(const struct spool *s, const struct entry *e, struct sbuf *data,
+                              struct str *progress) {
+    struct sbuf all = {0}, one = {0};
+    int rc = 0;
+    if (e->steps == NULL)
+        return 0;
+    sbuf_add_str(&all, *progress);
+    for (uint32_t i = 0; i < e->steps->n && rc == 0; i++) {
+        const struct step *t = &e->steps->v[i];
+        struct rec_head h, like = {.type = REC_STEP, .id = e->id, .meta_len = t->len};
+        rc = rec_read(s, t->seg, (uint64_t)t->off * 8, &like, 0, &h, &one);
+        sbuf_add_str(&all, sbuf_str(&one));
+    }
+    sbuf_free(&one);
+    sbuf_free(data);
+    *data = all;
+    *progress = sbuf_str(data);
+    return rc;
+}
+
 /* A queued message's record and progress, as they are on the disk. */
 struct reclaimed {
     struct sbuf data; /* envelope, then the content that is in the record */
@@ -62,18 +83,20 @@ static int reclaim_read(const struct spool *s, const struct entry *e, struct rec
     struct rec_head h = {0}, like = {.type = REC_MESSAGE, .id = e->id, .meta_len = e->meta_len};
     int rc = rec_read(s, e->seg, entry_off(e), &like, reclaim_body_n(e), &h, &r->data);
     r->body_crc = h.body_crc;
-    return rc < 0 ? rc : reclaim_read_progress(s, e, &r->prog, &r->progress);
+    if (rc == 0)
+        rc = reclaim_read_progress(s, e, &r->prog, &r->progress);
+    return rc < 0 ? rc : reclaim_read_steps(s, e, &r->prog, &r->progress);
 }
 
 /* Writes a queued message and its progress again, at the end of the log. */
 static int reclaim_write(struct spool *s, struct entry *e, const struct rec *message,
                          struct str progress) {
     struct rec p = {.type = REC_PROGRESS, .id = e->id, .meta = progress};
-    struct move m = {.id = e->id};
-    int rc = log_room_for_copy(s, rec_span(e->meta_len, e->body_len) + rec_span(e->prog_len, 0));
+    struct move m = {.id = e->id, .prog_len = (uint32_t)progress.n};
+    int rc = log_room_for_copy(s, rec_span(e->meta_len, e->body_len) + rec_span(m.prog_len, 0));
     if (rc == 0)
         rc = log_write(s, message, &m.off);
-    if (rc == 0 && e->prog_len > 0)
+    if (rc == 0 && progress.n > 0)
         rc = log_write(s, &p, &m.prog_off);
     if (rc < 0)
         return rc;
@@ -102,6 +125,23 @@ static int reclaim_copy(struct spool *s, struct entry *e, bool *bad) {
     return rc;
 }
 
+/* Is one of the steps of e the record at off of g?  They are in the order of the log: a segment may
+ * have very many records of a message that are not needed any more. */
+static bool reclaim_has_step(const struct entry *e, const struct segment *g, uint64_t off) {
+    uint32_t from = 0, to = e->steps == NULL ? 0 : e->steps->n;
+    while (from < to) {
+        uint32_t middle = from + (to - from) / 2;
+        const struct step *t = &e->steps->v[middle];
+        if (t->seg == g && t->off == off / 8)
+            return true;
+        if (t->seg->no < g->no || (t->seg == g && t->off < off / 8))
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return false;
+}
+
 /* The queued message that needs the record at off of g, which is one of message id; or NULL, also
  * when it was copied on with another of its records. */
 static struct entry *reclaim_needed(struct spool *s, const struct segment *g, uint64_t off,
@@ -111,6 +151,7 @@ static struct entry *reclaim_needed(struct spool *s, const struct segment *g, ui
         return NULL;
     bool prog = e->prog_len > 0 && e->prog_seg == g && entry_prog_off(e) >= off &&
                 entry_prog_off(e) <= off + SETTLE_HEAD;
+    prog = prog || reclaim_has_step(e, g, off);
     return prog || (e->seg == g && entry_off(e) == off) ? e : NULL;
 }
 
@@ -157,6 +198,9 @@ static int reclaim_some(struct spool *s, struct segment *g, bool *bad) {
 static bool entry_is_safe(const struct spool *s, const struct entry *e) {
     if (entry_off(e) >= e->seg->synced || e->seg->no <= s->removed_no)
         return false;
+    for (uint32_t i = 0; e->steps != NULL && i < e->steps->n; i++)
+        if ((uint64_t)e->steps->v[i].off * 8 >= e->steps->v[i].seg->synced)
+            return false;
     if (e->prog_len == 0)
         return true;
     bool behind = e->prog_seg->no > e->seg->no || (e->prog_seg == e->seg && e->prog_off > e->off);

@@ -152,7 +152,7 @@ static bool scan_plausible(const struct segment *g, uint64_t off, const struct r
     uint64_t left = g->size - off;
     size_t begin = g->salt == 0 ? REC_BEGIN_OLD : sizeof(struct rec_begin);
     return h->mark == rec_mark(g->salt) && h->meta_len <= REC_META_MAX && h->type >= REC_MESSAGE &&
-           (h->type <= REC_SETTLING || g->salt != 0) && body <= left &&
+           (h->type <= REC_STEP || g->salt != 0) && body <= left &&
            rec_span(h->meta_len, h->body_len) <= left &&
            (h->type != REC_BEGIN || (off == 0 && h->meta_len == begin)) &&
            (h->type != REC_SETTLE || h->meta_len >= SETTLE_HEAD);
@@ -250,6 +250,11 @@ static void scan_is_settled(struct scan *sc, uint64_t off, uint64_t by) {
         sc->n_unsettled--;
 }
 
+static struct steps *steps_copy(const struct steps *t) {
+    size_t n = t == NULL ? 0 : sizeof *t + t->cap * sizeof t->v[0];
+    return t == NULL ? NULL : memcpy(mem_alloc(n), t, n);
+}
+
 static void scan_apply_settle(struct scan *sc, uint64_t off, const struct rec_head *h,
                               const char *meta) {
     struct spool *s = sc->s;
@@ -260,7 +265,8 @@ static void scan_apply_settle(struct scan *sc, uint64_t off, const struct rec_he
     if (e == NULL || itab_get(&s->index, by) == NULL) /* the settling message was not written */
         return;
     sc->settled = mem_realloc(sc->settled, (sc->n_settled + 1) * sizeof *sc->settled);
-    sc->settled[sc->n_settled++] = (struct settled){by, *e, h->meta_len == SETTLE_HEAD};
+    sc->settled[sc->n_settled] = (struct settled){by, *e, h->meta_len == SETTLE_HEAD};
+    sc->settled[sc->n_settled++].was.steps = steps_copy(e->steps);
     if (h->meta_len == SETTLE_HEAD)
         entry_drop(s, h->id);
     else
@@ -290,6 +296,9 @@ static void scan_apply_forget(struct scan *sc, uint64_t id) {
             entry_set(s, t->was.id, t->was.seg, entry_off(&t->was), t->was.meta_len,
                       t->was.body_len);
         entry_set_progress(s, t->was.id, t->was.prog_seg, entry_prog_off(&t->was), t->was.prog_len);
+        for (uint32_t k = 0; t->was.steps != NULL && k < t->was.steps->n; k++)
+            entry_add_step(s, t->was.id, t->was.steps->v[k].seg,
+                           (uint64_t)t->was.steps->v[k].off * 8, t->was.steps->v[k].len);
     }
     entry_drop(s, id);
 }
@@ -318,6 +327,9 @@ static void scan_apply(struct scan *sc, uint64_t off, const struct rec_head *h, 
         break;
     case REC_PROGRESS:
         entry_set_progress(s, h->id, sc->g, off, h->meta_len);
+        break;
+    case REC_STEP:
+        entry_add_step(s, h->id, sc->g, off, h->meta_len);
         break;
     case REC_DONE:
         entry_drop(s, h->id);
@@ -496,18 +508,29 @@ static void recover_drop_empty(struct spool *s) {
     }
 }
 
+/* Appends the meta of a record. */
+static int recover_add(const struct spool *s, const struct segment *g, uint64_t off, uint32_t len,
+                       struct sbuf *out) {
+    int rc = disk_read(s, g->fd, sbuf_room(out, len), len, off + sizeof(struct rec_head));
+    if (rc == 0)
+        sbuf_advance(out, len);
+    return rc;
+}
+
 static int recover_entry(struct spool *s, const struct entry *e,
                          void (*found)(void *arg, const struct spool_found *f), void *arg) {
     struct sbuf meta = {0}, prog = {0};
     int rc = disk_read(s, e->seg->fd, sbuf_room(&meta, e->meta_len), e->meta_len,
                        entry_off(e) + sizeof(struct rec_head));
     if (rc == 0 && e->prog_len > 0)
-        rc = disk_read(s, e->prog_seg->fd, sbuf_room(&prog, e->prog_len), e->prog_len,
-                       entry_prog_off(e) + sizeof(struct rec_head));
+        rc = recover_add(s, e->prog_seg, entry_prog_off(e), e->prog_len, &prog);
+    for (uint32_t i = 0; e->steps != NULL && i < e->steps->n && rc == 0; i++)
+        rc = recover_add(s, e->steps->v[i].seg, (uint64_t)e->steps->v[i].off * 8,
+                         e->steps->v[i].len, &prog);
     if (rc == 0) {
         struct spool_found f = {.id = e->id,
                                 .meta = str_make(meta.p, e->meta_len),
-                                .progress = str_make(prog.p, e->prog_len),
+                                .progress = sbuf_str(&prog),
                                 .size = e->body_len & ~REC_FILE_BIT};
         found(arg, &f);
     }
@@ -626,6 +649,8 @@ static int recover_segments(struct spool *s, char **why) {
     free(sc.newer);
     recover_unsettled(&sc);
     sbuf_free(&sc.buf);
+    for (size_t i = 0; i < sc.n_settled; i++)
+        free(sc.settled[i].was.steps);
     free(sc.settled);
     free(l.v);
     return rc;

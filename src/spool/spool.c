@@ -177,7 +177,10 @@ static int op_run_new(struct spool *s, struct spool_op *op) {
 }
 
 static enum rec_type op_note_type(enum spool_kind kind) {
-    return kind == SPOOL_DONE ? REC_DONE : kind == SPOOL_FORGET ? REC_FORGET : REC_PROGRESS;
+    return kind == SPOOL_DONE     ? REC_DONE
+           : kind == SPOOL_FORGET ? REC_FORGET
+           : kind == SPOOL_STEP   ? REC_STEP
+                                  : REC_PROGRESS;
 }
 
 static int op_run_note(struct spool *s, struct spool_op *op) {
@@ -221,6 +224,7 @@ static bool op_run(struct spool *s, struct spool_op *op) {
         op->rc = op_run_new(s, op);
         break;
     case SPOOL_PROGRESS:
+    case SPOOL_STEP:
     case SPOOL_DONE:
     case SPOOL_FORGET:
         op->rc = op_run_note(s, op);
@@ -307,6 +311,8 @@ static void op_finish(struct spool *s, struct spool_op *op, int rc) {
         bodyfile_unlink(s, op->id);
     else if (op->kind == SPOOL_PROGRESS && op->seg != NULL)
         entry_set_progress(s, op->id, op->seg, op->at, (uint32_t)op->meta.n);
+    else if (op->kind == SPOOL_STEP && op->seg != NULL)
+        entry_add_step(s, op->id, op->seg, op->at, (uint32_t)op->meta.n);
     op->done(op);
 }
 
@@ -443,7 +449,8 @@ static void gathered_add(struct gathered *g, struct task *list) {
         struct task *next = list->next;
         enum spool_kind kind = op_of_task(list)->kind;
         g->messages += kind == SPOOL_NEW;
-        g->urgent = g->urgent || (kind != SPOOL_PROGRESS && kind != SPOOL_DONE);
+        bool note = kind == SPOOL_PROGRESS || kind == SPOOL_STEP || kind == SPOOL_DONE;
+        g->urgent = g->urgent || !note;
         list->next = NULL;
         *g->tail = list;
         g->tail = &list->next;
@@ -518,8 +525,10 @@ void spool_close(struct spool *s) {
     }
     ops_fail(batch_with_retries(s, queue_take(&s->ops, 0)), -EIO);
     size_t pos = 0;
-    for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;)
+    for (struct entry *e; (e = itab_next(&s->index, &pos)) != NULL;) {
+        free(e->steps);
         free(e);
+    }
     itab_free(&s->index);
     bodyfile_close_all(s);
     while (!dl_empty(&s->segments)) {

@@ -16,6 +16,7 @@ struct spool_conf {
 enum spool_kind {
     SPOOL_NEW,        /* a message; may settle another one together with it (a report) */
     SPOOL_PROGRESS,   /* new state of a message: replaces the old one */
+    SPOOL_STEP,       /* more of its state: is put behind that, perhaps twice */
     SPOOL_DONE,       /* nothing is left to do for a message */
     SPOOL_READ,       /* reads a message's content back; done() is called on the reader thread */
     SPOOL_BODY_WRITE, /* a chunk of large content for its file; durable with SPOOL_NEW only */
@@ -26,8 +27,9 @@ enum spool_kind {
     SPOOL_DAMAGED /* the spool's own: READ has found that the disk does not give content back */
 };
 
-/* PROGRESS and DONE never fail: what cannot be written is kept, and written again in order.  Until
- * done() is called for a NEW that settles another message, no other operation may settle that one.
+/* PROGRESS, STEP and DONE never fail: what cannot be written is kept, and written again in order.
+ * Until done() is called for a NEW that settles another message, no other operation may settle that
+ * one.
  */
 struct spool_op {
     /* Private to the spool. */
@@ -40,7 +42,7 @@ struct spool_op {
 
     enum spool_kind kind;
     uint64_t id;      /* of the message */
-    struct sbuf meta; /* NEW: encoded envelope; PROGRESS: encoded progress */
+    struct sbuf meta; /* NEW: encoded envelope; PROGRESS: encoded progress; STEP: of it */
     struct body
         *body;        /* NEW: the submitter's reference, and stays it; READ: a new one if rc is 0 */
     uint64_t settles; /* NEW: also settles this message; 0: none */
@@ -58,7 +60,7 @@ struct spool_op {
 struct spool_found {
     uint64_t id;
     struct str meta;
-    struct str progress; /* empty: never tried */
+    struct str progress; /* with its steps behind it; empty: never tried */
     uint64_t size;       /* bytes of content */
 };
 

@@ -29,12 +29,13 @@
 #include "util/log.h"
 #include "util/mem.h"
 
-#define MSGS_MAX  512
-#define TURNS     28
-#define LETTERS   26
-#define MAYBE_MAX 16
-#define SENDING   8
-#define ROT_CASES 200U
+#define MSGS_MAX     512
+#define TURNS        28
+#define LETTERS      26
+#define MAYBE_MAX    16
+#define SENDING      8
+#define VERSIONS_MAX 256
+#define ROT_CASES    200U
 /* So many messages may have records in two sectors. */
 #define SECTOR_RECORDS 20U
 
@@ -48,6 +49,7 @@ struct known {
     enum told new_, done;
     bool done_asked;
     uint32_t prog_asked, prog_told; /* versions; 0: none */
+    bool told[VERSIONS_MAX];        /* each of them that was */
     unsigned settled_by;            /* the report that ends this one when it is taken … */
     bool settled_all;               /* … wholly */
     unsigned maybe_by[MAYBE_MAX];   /* refused ones that a power cut may bring back … */
@@ -146,6 +148,12 @@ static void close_spool(struct run *r) {
     spool_close(r->sp);
 }
 
+static void tell_version(struct known *m, uint32_t version) {
+    m->prog_told = version;
+    if (version < VERSIONS_MAX)
+        m->told[version] = true;
+}
+
 static void op_done(struct spool_op *op) {
     struct sim_op *o = DL_OWNER(op, struct sim_op, op);
     struct run *r = o->r;
@@ -165,12 +173,12 @@ static void op_done(struct spool_op *op) {
             if (op->rc == 0 && op->settled.n == 0)
                 t->done = TOLD_YES;
             if (op->rc == 0 && op->settled.n > 0)
-                t->prog_told = o->version;
+                tell_version(t, o->version);
         }
     } else if (op->kind == SPOOL_DONE && op->rc == 0) {
         m->done = TOLD_YES;
-    } else if (op->kind == SPOOL_PROGRESS && op->rc == 0) {
-        m->prog_told = o->version;
+    } else if ((op->kind == SPOOL_PROGRESS || op->kind == SPOOL_STEP) && op->rc == 0) {
+        tell_version(m, o->version);
     } else if (op->kind == SPOOL_BODY_WRITE) {
         m->chunk_crc = op->crc;
         if (op->rc < 0)
@@ -251,10 +259,15 @@ static void submit_done(struct run *r, uint64_t id) {
     spool_submit(r->sp, &op_new(r, SPOOL_DONE, id)->op);
 }
 
+/* All of it, or a step, which is its version, too, with a '+' before it. */
 static void submit_progress(struct run *r, uint64_t id) {
-    struct sim_op *o = op_new(r, SPOOL_PROGRESS, id);
+    bool whole = rnd(r) % 2 != 0;
+    struct sim_op *o = op_new(r, whole ? SPOOL_PROGRESS : SPOOL_STEP, id);
     o->version = ++r->m[id].prog_asked;
-    progress_text(r, o->version, &o->op.meta);
+    if (whole)
+        progress_text(r, o->version, &o->op.meta);
+    else
+        sbuf_printf(&o->op.meta, "+%u", o->version);
     spool_submit(r->sp, &o->op);
 }
 
@@ -366,6 +379,29 @@ static void drain(struct run *r) {
             submit_done(r, id);
 }
 
+/* The version of the last step, or of the record before all steps.  A step that was written again
+ * behind one that failed may be there twice; none that was told of is missing. */
+static uint64_t found_version(struct run *r, const struct known *m, const struct spool_found *f) {
+    struct str rest = f->progress, word;
+    bool seen[VERSIONS_MAX] = {false};
+    uint64_t version = 0, base = 0, v;
+    if (verbose)
+        printf("found %llu progress %.*s\n", (unsigned long long)f->id,
+               STR_FMT(str_trim(f->progress)));
+    while (str_split(&rest, "+", &word)) {
+        if (!str_u64(str_trim(word), &v) || v >= VERSIONS_MAX)
+            bad(r, "found with malformed progress", f->id);
+        else
+            seen[v] = true;
+        base = f->progress.p[0] != '+' && version == 0 ? v : base;
+        version = v > version ? v : version;
+    }
+    for (v = base + 1; v < version && !r->rotten; v++)
+        if (m->told[v] && !seen[v])
+            bad(r, "found without a step", f->id);
+    return version;
+}
+
 static void on_found(void *arg, const struct spool_found *f) {
     struct run *r = arg;
     struct sbuf want = {0};
@@ -380,12 +416,7 @@ static void on_found(void *arg, const struct spool_found *f) {
     m->found = true;
     if (!str_eq(f->meta, sbuf_str(&want)) || f->size != m->size)
         bad(r, "found with another envelope", f->id);
-    uint64_t version = 0;
-    if (verbose)
-        printf("found %llu progress %.*s\n", (unsigned long long)f->id,
-               STR_FMT(str_trim(f->progress)));
-    if (f->progress.n > 0 && !str_u64(str_trim(f->progress), &version))
-        bad(r, "found with malformed progress", f->id);
+    uint64_t version = found_version(r, m, f);
     if (r->looks_back && version < m->prog_told)
         m->prog_told = (uint32_t)version;
     if (version < m->prog_told || version > m->prog_asked)

@@ -469,6 +469,61 @@ static void test_progress(void **state) {
     progress_test(99999, 3); /* a newer version's: kept as it is */
 }
 
+static struct str steps_of(struct sbuf *b, uint32_t n, uint32_t rcpt, uint32_t state) {
+    const struct progress_step v[] = {
+        {.rcpt = 2, .state = RCPT_DONE},
+        {.rcpt = rcpt,
+         .state = (uint8_t)state,
+         .error = {STR_LIT("2.0.0"), STR_LIT("sent"), STR_LIT("mx"), STR_LIT("250 ok"), 7}}};
+    size_t at = b->n;
+    progress_encode_step(n, v, 2, b);
+    return str_from(sbuf_str(b), at);
+}
+
+/* Steps go on with what is before them, and the same ones twice are as good as once. */
+static void test_progress_in_steps(void **state) {
+    uint8_t done[] = {RCPT_WAITS, RCPT_DONE, RCPT_WAITS};
+    uint32_t error_of[] = {1, 0, 0};
+    struct rcpt_error error = {.dsn = STR_LIT("4.0.0"), .text = STR_LIT("later")};
+    const struct progress p = {.done = done,
+                               .n = 3,
+                               .attempts = 5,
+                               .flags = PROGRESS_HOLD,
+                               .errors = &error,
+                               .n_errors = 1,
+                               .error_of = error_of};
+    struct progress q;
+    struct sbuf b = {0};
+    (void)state;
+    progress_encode(&p, &b);
+    size_t whole = b.n;
+    for (int i = 0; i < 2; i++) {
+        steps_of(&b, 3, 0, RCPT_REPORT);
+        assert_true(progress_decode(&q, sbuf_str(&b)));
+        assert_true(q.n == 3 && q.attempts == 5 && q.flags == PROGRESS_HOLD);
+        assert_true(q.done[0] == RCPT_REPORT && q.done[1] == RCPT_DONE && q.done[2] == RCPT_DONE);
+        assert_str(q.errors[q.error_of[0] - 1].reply, "250 ok");
+        assert_int_equal(q.errors[q.error_of[0] - 1].cause, 7);
+        progress_free(&q);
+    }
+    for (size_t n = whole + 1; n < whole + (b.n - whole) / 2; n++)
+        assert_false(progress_decode(&q, str_make(b.p, n)));
+    assert_true(
+        progress_decode(&q, str_from(sbuf_str(&b), whole))); /* what they followed is lost */
+    assert_true(q.n == 3 && q.done[0] == RCPT_REPORT && q.done[1] == RCPT_WAITS);
+    progress_free(&q);
+    b.n = whole;
+    steps_of(&b, 4, 0, RCPT_DONE);
+    assert_false(progress_decode(&q, sbuf_str(&b)));
+    b.n = whole;
+    steps_of(&b, 3, 3, RCPT_DONE);
+    assert_false(progress_decode(&q, sbuf_str(&b)));
+    b.n = whole;
+    steps_of(&b, 3, 0, 3);
+    assert_false(progress_decode(&q, sbuf_str(&b)));
+    sbuf_free(&b);
+}
+
 /* What the first version wrote: one reason for all. */
 static void test_old_progress(void **state) {
     (void)state;
@@ -739,6 +794,7 @@ int main(void) {
         cmocka_unit_test(test_envelope),
         cmocka_unit_test(test_envelope_with_a_filter),
         cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_progress_in_steps),
         cmocka_unit_test(test_old_progress),
         cmocka_unit_test(test_queue_ids),
         cmocka_unit_test(test_header),

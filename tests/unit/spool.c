@@ -797,7 +797,7 @@ static void test_record_of_a_newer_version(void **state) {
     log_file(path, 1);
     salt = strtoull(strrchr(path, '-') + 1, NULL, 16);
     struct segment g = {.no = 1, .salt = salt, .used = (uint64_t)BEGIN + rec_span(1, 100)};
-    struct rec r = {.type = REC_SETTLING + 1, .id = 1, .meta = STR_LIT("?")};
+    struct rec r = {.type = REC_STEP + 1, .id = 1, .meta = STR_LIT("?")};
     struct rec_head h = rec_head_of(&g, &r);
     overwrite(path, g.used, &h, sizeof h);
     overwrite(path, g.used + sizeof h, "?", 1);

@@ -8,9 +8,9 @@
 #include <string.h>
 
 static const struct named_group *const groups[] = {
-    &scripts_receive, &scripts_replies, &scripts_login,   &scripts_roads,  &scripts_queue,
-    &scripts_lists,   &scripts_filters, &scripts_early,   &scripts_rights, &scripts_kills,
-    &scripts_boxes,   &scripts_virtual, &scripts_policies};
+    &scripts_receive, &scripts_replies, &scripts_login,    &scripts_roads,  &scripts_queue,
+    &scripts_lists,   &scripts_filters, &scripts_early,    &scripts_rights, &scripts_kills,
+    &scripts_boxes,   &scripts_virtual, &scripts_policies, &scripts_steps};
 #define GROUPS (sizeof groups / sizeof groups[0])
 
 unsigned scripts_count(void) {

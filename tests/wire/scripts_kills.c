@@ -2,7 +2,7 @@
  * tests/wire/scripts_kills.c - named scripts: while a round goes on, kill -9 or a saved record
  *
  * What relay hosts have taken seconds before is known to the spool by then, and goes to no host
- * again.  The last group: what is added here leaves the chance of all other scripts as it is.
+ * again.
  */
 #include "scripts.h"
 
