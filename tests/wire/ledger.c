@@ -790,6 +790,7 @@ static void end_rcpt(struct ledger *l, const struct ledger_mail *m, const struct
         !l->rules.faulted(l->rules.arg))
         ledger_fail(l, "<%s> of message %u is \"sent\", and its content never came whole", r->addr,
                     m->number);
+    changes_end(m, r);
     if (r->delivered > 0 || r->queued || r->trusted || m->deleted || r->stands ||
         r->code / 100 != 2)
         return;

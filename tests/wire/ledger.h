@@ -99,6 +99,8 @@ void ledger_mail_content(struct ledger_mail *m, const char *p, size_t n, bool da
 struct ledger_mail *ledger_list(struct ledger_mail *m, unsigned rcpt, unsigned number,
                                 const char *sender, const char *reports_to);
 void ledger_list_member(struct ledger_mail *list, unsigned number, const char *addr);
+/* Reports about the message come to that address. */
+void ledger_reports_to(struct ledger_mail *m, const char *addr);
 /* The recipient stands for that one, too (virtual(5)): no mail goes to itself. */
 void ledger_stands_for(struct ledger_mail *m, unsigned rcpt, unsigned number, const char *addr);
 /* What a policy service says of the message; text: the address, or the field.  Told before each of

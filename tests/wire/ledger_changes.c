@@ -24,6 +24,10 @@ void ledger_stands_for(struct ledger_mail *m, unsigned rcpt, unsigned number, co
     bytes_free(&orcpt);
 }
 
+void ledger_reports_to(struct ledger_mail *m, const char *addr) {
+    m->reports_to = addr;
+}
+
 void changes_answer(struct ledger_mail *m, const struct rcpt_entry *r) {
     for (unsigned i = 0; i < m->n_rcpts; i++)
         if (m->rcpts[i].stood_for_by == r)
@@ -33,6 +37,37 @@ void changes_answer(struct ledger_mail *m, const struct rcpt_entry *r) {
 void changes_check(const struct ledger_mail *m, const struct rcpt_entry *r, const char *what) {
     if (r->stands)
         ledger_fail(m->l, "<%s> of message %u stands for others, and %s", r->addr, m->number, what);
+}
+
+/* Has its sender asked to hear that it was expanded? */
+static bool is_expansion_wanted(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    return r->stands && !m->discarded && m->sender[0] != '\0' && (r->notify & LEDGER_SUCCESS) != 0;
+}
+
+/* A report says that it was expanded. */
+void changes_expanded(struct ledger_mail *m, struct rcpt_entry *r) {
+    if (r->list != NULL) /* by alias_maps */
+        return;
+    if (!is_expansion_wanted(m, r))
+        ledger_fail(m->l, "<%s> of message %u is said to be expanded, and that was not asked for",
+                    r->addr, m->number);
+    if (r->expanded && !forgotten_after(m->l, r->expanded_ms))
+        ledger_fail(m->l, "<%s> of message %u is said to be expanded twice", r->addr, m->number);
+    if (!r->expanded)
+        r->expanded_ms = m->l->rules.now_ms(m->l->rules.arg);
+    r->expanded = true;
+}
+
+/* The message is over: its sender has heard of it, or will. */
+void changes_end(const struct ledger_mail *m, const struct rcpt_entry *r) {
+    bool over = !m->deleted && !m->expired && !m->l->rules.fills && r->code / 100 == 2;
+    for (unsigned i = 0; i < m->n_rcpts; i++)
+        over = over && !m->rcpts[i].queued;
+    for (unsigned i = 0; i < m->l->n_reports; i++)
+        over = over && m->l->reports[i].about != m;
+    if (over && is_expansion_wanted(m, r) && !r->expanded)
+        ledger_fail(m->l, "<%s> of message %u was expanded, and its sender <%s> was not told",
+                    r->addr, m->number, m->sender);
 }
 
 /* -- policy services -- */

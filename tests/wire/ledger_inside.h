@@ -39,6 +39,8 @@ struct rcpt_entry {
     struct ledger_mail *list; /* what is made of a name that stands for others; NULL: it is none */
     bool stands;              /* for others, or for nobody: no mail goes to it */
     bool answered;            /* by the policy service */
+    bool expanded;            /* a report that was delivered says so */
+    int64_t expanded_ms;      /* since when */
     const struct rcpt_entry *stood_for_by; /* whose name was said; NULL: its own */
 };
 
@@ -219,6 +221,8 @@ void changes_taken(const struct ledger_mail *m, const struct rcpt_entry *r);
 /* Bytes of the fields that a policy service has put before the message. */
 size_t changes_head(const struct ledger_mail *m, const char *p, size_t n);
 /* Something has happened to the recipient that no mail goes to. */
+void changes_expanded(struct ledger_mail *m, struct rcpt_entry *r);
+void changes_end(const struct ledger_mail *m, const struct rcpt_entry *r);
 void changes_check(const struct ledger_mail *m, const struct rcpt_entry *r, const char *what);
 
 /* -- ledger_list.c -- */

@@ -144,6 +144,8 @@ static void check_group(struct ledger_take *t, struct ledger_mail *m, const char
     struct rcpt_entry *r = NULL;
     if (semi != NULL && address_numbers(semi, &mail, &num) && mail == m->number)
         r = mail_rcpt(m, num);
+    if (r != NULL && strcmp(action, "expanded") == 0)
+        changes_expanded(m, r);
     if (r == NULL) {
         ledger_fail(l, "the report about message %u names a recipient that it has not: %s",
                     m->number, final);

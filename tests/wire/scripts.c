@@ -80,6 +80,8 @@ static void add_mail(struct scene *s, struct client *c, const struct named *n, u
         list_make(s, &m, 0, n->list, n->members, n->owner);
     if (n->virtuals > 0)
         virtual_make(s, &m, n->list, n->virtuals);
+    if (n->chief)
+        virtual_chief(s, &m);
     if (n->policed)
         policy_says(s, &m, n->says);
     content_make(&s->dice,

@@ -91,6 +91,7 @@ struct named {
     enum list_shape list; /* the first recipient of each message is one … */
     unsigned members;     /* … of so many; 0: it is none */
     unsigned virtuals;    /* the first recipient stands for so many, as list says; 0: for none */
+    bool chief;           /* the sender stands for somebody else, who gets the reports */
     unsigned filters;     /* FILTER_* */
     bool owner;           /* that has an owner */
     bool policed;         /* a policy service is asked, which says … */

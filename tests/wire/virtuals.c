@@ -12,10 +12,12 @@
 #define TABLE     "virtual"
 #define DOMAIN    "names.example"
 #define NAMES_MAX 4
+#define CHIEF     "s9.9@gamma.example"
 
 struct virtual {
     char *members[VIRTUAL_MAX];
     unsigned n;
+    bool chief; /* reports come to CHIEF */
 };
 
 /* The rows: the first name is the recipient. */
@@ -79,7 +81,6 @@ void virtual_make(struct scene *s, struct client_mail *m, enum list_shape shape,
     }
     m->rcpts[0].addr = bytes_copy(t.names[0], strlen(t.names[0]));
     m->rcpts[0].more = NULL;
-    m->rcpts[0].notify &= ~(unsigned)LEDGER_SUCCESS; /* a report of its own would be made */
     m->rcpts[0].stands = x;
 }
 
@@ -88,12 +89,19 @@ void virtual_draw(struct scene *s, struct client_mail *m) {
     virtual_make(s, m, (enum list_shape)dice_roll(d, LIST_BROKEN), 1 + dice_roll(d, VIRTUAL_MAX));
 }
 
+void virtual_chief(struct scene *s, struct client_mail *m) {
+    ((struct virtual *)(uintptr_t)m->rcpts[0].stands)->chief = true;
+    wire_table(s->world, TABLE, m->sender, CHIEF);
+}
+
 bool virtual_is_ours(const char *addr) {
     const char *at = strrchr(addr, '@');
     return at != NULL && strcmp(at + 1, DOMAIN) == 0;
 }
 
 void virtual_tell(const struct virtual *x, struct ledger_mail *m) {
+    if (x->chief)
+        ledger_reports_to(m, CHIEF);
     for (unsigned i = 0; i < x->n; i++)
         ledger_stands_for(m, 0, VIRTUAL_FIRST + i, x->members[i]);
 }

@@ -19,6 +19,8 @@ void virtuals_configure(struct scene *s);
 /* The first recipient of the message stands for so many. */
 void virtual_make(struct scene *s, struct client_mail *m, enum list_shape shape, unsigned members);
 void virtual_draw(struct scene *s, struct client_mail *m);
+/* The sender stands for somebody else.  The message is one of virtual_make. */
+void virtual_chief(struct scene *s, struct client_mail *m);
 /* Is the address at the product's own domain of such recipients, to which everybody may send? */
 bool virtual_is_ours(const char *addr);
 void virtual_tell(const struct virtual *x, struct ledger_mail *m);
