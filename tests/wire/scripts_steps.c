@@ -6,8 +6,7 @@
 #include "scripts.h"
 
 static const struct named rows[] = {
-    {.name =
-         "one destination takes it recipient by recipient, killed while the other one is silent",
+    {.name = "taken recipient by recipient, killed while another host is silent",
      .road = ROAD_TRANSPORT,
      .can = PIPE_CAN,
      SMALL(1, 8),
