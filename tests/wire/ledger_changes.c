@@ -41,7 +41,8 @@ void changes_check(const struct ledger_mail *m, const struct rcpt_entry *r, cons
 
 /* Has its sender asked to hear that it was expanded? */
 static bool is_expansion_wanted(const struct ledger_mail *m, const struct rcpt_entry *r) {
-    return r->stands && !m->discarded && m->sender[0] != '\0' && (r->notify & LEDGER_SUCCESS) != 0;
+    return r->stands && !r->redirected && !m->discarded && m->sender[0] != '\0' &&
+           (r->notify & LEDGER_SUCCESS) != 0;
 }
 
 /* A report says that it was expanded. */
@@ -115,6 +116,7 @@ void changes_taken(const struct ledger_mail *m, const struct rcpt_entry *r) {
 /* What is sent to addr in place of the only recipient. */
 static void policy_redirects(struct ledger_mail *m, const char *addr) {
     unsigned rcpt, mail;
+    m->rcpts[0].redirected = !m->rcpts[0].stands;
     if (address_numbers(addr, &mail, &rcpt))
         ledger_stands_for(m, m->rcpts[0].number, rcpt, addr);
     m->rcpts[m->n_rcpts - 1].notify = m->rcpts[0].notify;

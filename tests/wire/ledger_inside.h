@@ -39,6 +39,7 @@ struct rcpt_entry {
     struct ledger_mail *list; /* what is made of a name that stands for others; NULL: it is none */
     bool stands;              /* for others, or for nobody: no mail goes to it */
     bool answered;            /* by the policy service */
+    bool redirected;          /* by the policy service: it is not expanded */
     bool expanded;            /* a report that was delivered says so */
     int64_t expanded_ms;      /* since when */
     const struct rcpt_entry *stood_for_by; /* whose name was said; NULL: its own */
