@@ -53,9 +53,10 @@ struct virtual_query {
     struct names names;   /* what it stands for so far */
     uint32_t name;        /* the one that is looked up */
     int64_t rounds;       /* times that it was replaced */
-    struct kset selves;   /* texts of kept that stand for themselves */
+    struct kset selves;   /* what stands for itself, of those that given[at] stands for */
+    struct names own;     /* the texts of selves */
     struct kset taken;    /* numbers in r.rcpts, from 1 */
-    struct names kept;    /* texts of the result, and of selves */
+    struct names kept;    /* texts of the result */
     uint32_t cap;         /* room of r.rcpts */
     uint32_t looks;       /* of an explanation */
     uint32_t tag;         /* of the question that is open; 0: none */
@@ -100,6 +101,7 @@ static void virtual_free(struct virtual_query *q) {
     held_remove(q->held);
     keys_clear(&q->keys);
     names_clear(&q->names);
+    names_clear(&q->own);
     names_clear(&q->kept);
     kset_free(&q->selves);
     kset_free(&q->taken);
@@ -145,6 +147,11 @@ static bool is_crowded_out(const struct virtual_query *q) {
     return q->bounded && q->held > HELD_SMALL && held_is_full(q->cfg->p.queue_memory_limit);
 }
 
+/* The address that the client named. */
+static struct str rcpt_named(const struct rcpt *r) {
+    return r->orig.n > 0 ? r->orig : r->addr;
+}
+
 /* What goes on is one recipient if it is the same, and came of the same
  * (enable_original_recipient). */
 static bool rcpt_is_taken(const void *number, const void *query) {
@@ -154,7 +161,7 @@ static bool rcpt_is_taken(const void *number, const void *query) {
         return false;
     return !q->cfg->p.enable_original_recipient ||
            (had->notify == now->notify && str_ieq(had->orcpt, now->orcpt) &&
-            str_ieq(had->orig, now->orig));
+            str_ieq(rcpt_named(had), rcpt_named(now)));
 }
 
 /* All that rcpt_is_taken compares: a thousand names may stand for the same thousand. */
@@ -163,7 +170,7 @@ static uint64_t rcpt_hash(const struct virtual_query *q, const struct rcpt *r) {
     if (!q->cfg->p.enable_original_recipient)
         return hash;
     hash = kset_mix_folded(hash + r->notify, r->orcpt);
-    return kset_mix_folded(hash, r->orig.n > 0 ? r->orig : r->addr);
+    return kset_mix_folded(hash, rcpt_named(r));
 }
 
 static void virtual_keep(struct virtual_query *q, struct rcpt rcpt) {
@@ -203,6 +210,8 @@ static enum virtual_went rcpt_ends(struct virtual_query *q) {
         virtual_hold(q, sizeof like + like.addr.n);
     }
     names_clear(&q->names);
+    names_clear(&q->own); /* the next one that leads here gets all of it, with its own wishes */
+    kset_free(&q->selves);
     q->at++;
     return VIRTUAL_ON;
 }
@@ -240,7 +249,7 @@ static void virtual_take(struct virtual_taking *t, struct str addr) {
     }
     uint64_t hash = kset_mix_folded(KSET_SEED, self);
     if (str_ieq(addr, self) && kset_get(&q->selves, hash, is_that_text, &self) == NULL)
-        kset_add(&q->selves, hash, names_add(&q->kept, self));
+        kset_add(&q->selves, hash, names_add(&q->own, self));
 }
 
 static void virtual_on_address(void *arg, const struct addrlist_item *item) {

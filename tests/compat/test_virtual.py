@@ -59,6 +59,7 @@ ROWS = {
     "root": "admin@far.test",
     "list@alias.test": "one@alias.test, two@alias.test, forward@box.test",
     "unknownend@alias.test": "nobody@alias.test",
+    "twin@box.test": "twin@box.test, TWIN@box.test, other@far.test",
 }
 # Name: recipients, each with what follows RCPT TO:<…>.
 CASES = {
@@ -73,12 +74,16 @@ CASES = {
     "success": ["two@alias.test NOTIFY=SUCCESS"], "both": ["two@alias.test NOTIFY=SUCCESS,FAILURE", "else@box.test NOTIFY=SUCCESS"],
     "never": ["two@alias.test NOTIFY=NEVER"], "delay": ["one@alias.test NOTIFY=DELAY ORCPT=rfc822;first+40x.test"],
     "orcpt": ["two@alias.test ORCPT=rfc822;first+40x.test", "one@alias.test"],
+    "an own address, by two roads": ["forward@box.test NOTIFY=DELAY", "to-forward@box.test NOTIFY=FAILURE"],
+    "an own address, with other wishes": ["forward@box.test NOTIFY=NEVER ORCPT=rfc822;a@x.test", "forward@box.test"],
+    "an own address in two cases": ["twin@box.test"],
     "a bounce of two": ["one@alias.test NOTIFY=FAILURE", "refused@alias.test"],
 }
+ROWS["to-forward@box.test"] = "forward@box.test"
 ROWS["refused@alias.test"] = "refused@far.test, ann@far.test"
 TABLE = {"virtual": "".join(f"{k} {v}\n" for k, v in ROWS.items()) + "alias.test x\n"}
 SETTINGS = {
-    "as it is": "", "no originals": "enable_original_recipient = no\n", "no extensions": "propagate_unmatched_extensions =\n",
+    "as it is": "", "with originals": "enable_original_recipient = yes\n", "no extensions": "propagate_unmatched_extensions =\n",
     "no mappings": "receive_override_options = no_address_mappings\n", "no dot": "append_dot_mydomain = no\n",
     "a table that fails": "virtual_alias_maps = hash:{dir}/virtual, fail:it\n",
     "classes by the table": "virtual_alias_domains = $virtual_alias_maps\n",
@@ -130,7 +135,7 @@ def flows(mta, relay, settings):
         wait_for(lambda: active("from=<") | reports() == active("removed"))
     finally:
         mta.over()
-    sent = sorted((pair.plain(m["from"]), [pair.plain(r) for r in sorted(m["rcpts"])], report_of(m)) for m in relay.mails)
+    sent = sorted((pair.plain(m["from"]), sorted(map(pair.plain, m["rcpts"])), report_of(m)) for m in relay.mails)
     return said, sent
 
 
