@@ -157,7 +157,8 @@ static struct str rcpt_named(const struct rcpt *r) {
 static bool rcpt_is_taken(const void *number, const void *query) {
     const struct virtual_query *q = query;
     const struct rcpt *had = &q->r.rcpts[(uintptr_t)number - 1], *now = &q->r.rcpts[q->r.n];
-    if (had->expanded != now->expanded || !str_ieq(had->addr, now->addr))
+    if (had->expanded != now->expanded || !str_ieq(had->addr, now->addr) ||
+        !str_eq(had->owner, now->owner))
         return false;
     return !q->cfg->p.enable_original_recipient ||
            (had->notify == now->notify && str_ieq(had->orcpt, now->orcpt) &&
@@ -205,7 +206,8 @@ static enum virtual_went rcpt_ends(struct virtual_query *q) {
         like.notify = notify_of_expanded(given->notify);
     for (uint32_t i = 0; i < q->names.n; i++) {
         like.addr = str_of(names_add(&q->kept, str_of(q->names.v[i])));
-        like.orig = str_eq(like.addr, given->addr) ? STR_NONE : given->addr;
+        if (given->orig.n == 0)
+            like.orig = str_eq(like.addr, given->addr) ? STR_NONE : given->addr;
         virtual_keep(q, like);
         virtual_hold(q, sizeof like + like.addr.n);
     }

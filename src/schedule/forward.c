@@ -3,8 +3,9 @@
  *
  * An expansion is the message's from forward_keep until its own message is begun.  Then there is an
  * operation, which frees itself when the spool has answered.  While an operation is with the
- * spool the message has m->finishing and stays.  Large content is copied to its file piece by
- * piece, each piece when the one before is written.
+ * spool, or asks what its addresses stand for by virtual(5), the message has m->finishing and
+ * stays.  Large content is copied to its file piece by piece, each piece when the one before is
+ * written.
  */
 #include "schedule/forward.h"
 
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clean/virtual.h"
 #include "mail/address.h"
 #include "mail/header.h"
 #include "report/logline.h"
@@ -207,12 +209,16 @@ static struct envelope forward_tmpl(const struct msg *m) {
     return t;
 }
 
+static void forward_needs_utf8(const struct msg *m, struct str addr, struct envelope *t) {
+    if (m->s->cfg->p.smtputf8_enable && !str_is_ascii(addr))
+        t->flags |= ENV_SMTPUTF8;
+}
+
 static void add_group(const struct msg *m, const struct alias_group *group, struct rcpt like,
                       struct envelope *t) {
     for (uint32_t i = 0; i < group->n; i++) {
         like.addr = str_of(group->addrs[i]);
-        if (m->s->cfg->p.smtputf8_enable && !str_is_ascii(like.addr))
-            t->flags |= ENV_SMTPUTF8;
+        forward_needs_utf8(m, like.addr, t);
         t->rcpts[t->n_rcpts++] = like;
     }
 }
@@ -231,6 +237,9 @@ static struct envelope *forward_envelope(const struct msg *m, uint32_t rcpt,
     for (uint32_t i = 0; i < groups->n; i++) {
         const char *owner = groups->v[i].owner;
         struct rcpt like = {.orcpt = owner == NULL ? given : STR_NONE,
+                            .orig = owner != NULL   ? STR_NONE
+                                    : r->orig.n > 0 ? r->orig
+                                                    : r->addr,
                             .notify = forward_notify(r->notify),
                             .owner = i == 0 ? STR_NONE : str_of(owner)};
         add_group(m, &groups->v[i], like, &t);
@@ -301,14 +310,17 @@ static void split_fail(struct msg *m, enum mail_cause cause, const char *why) {
             forward_fail(m, i, MAIL_DEFERRED, cause, "4.3.0", "%s", why);
 }
 
-/* It is given up: rc says why. */
+/* It is given up: rc says why; -ENOENT that what it stands for by virtual(5) could not be found
+ * out.
+ */
 static void forward_give_up(struct forward *f, struct msg *m, int rc) {
     void (*then)(struct msg * m) = f->then;
     if (m != NULL)
         m->finishing = false;
     if (m != NULL && !m->deleted) {
         struct sbuf why = {0};
-        sbuf_printf(&why, "cannot queue what the alias stands for: %s", strerror(-rc));
+        sbuf_printf(&why, "cannot queue what the alias stands for: %s",
+                    rc == -ENOENT ? "its virtual aliases are not known" : strerror(-rc));
         if (f->splits)
             split_fail(m, CAUSE_QUEUE, why.p);
         else
@@ -470,9 +482,29 @@ static struct forward *forward_new(struct msg *m, struct envelope *env,
 
 static void forward_begin(struct msg *m, struct forward *f, struct str head) {
     forward_head(m, f, &f->content);
-    f->in_file = m->body->size + f->content.n >= (uint64_t)m->s->cfg->p.spool_body_file_size;
+    f->in_file = f->from->size + f->content.n >= (uint64_t)m->s->cfg->p.spool_body_file_size;
     forward_log_id(f, head);
     m->finishing = true;
+}
+
+/* As in Postfix, whose local(8) gives what it forwards to cleanup(8): the addresses of an alias may
+ * stand for others by virtual(5). */
+static void forward_to_aliases(void *arg, const struct virtual_result *aliases) {
+    struct forward *f = arg;
+    struct msg *m = itab_get(&f->s->msgs, f->about);
+    bool goes = m != NULL && !m->deleted && aliases->rc == VIRTUAL_OK;
+    f->in_file = f->in_file && goes; /* there is no file yet */
+    if (!goes) {
+        forward_give_up(f, m, m == NULL || m->deleted ? -ECANCELED : -ENOENT);
+        return;
+    }
+    struct envelope t = *f->env, *old = f->env;
+    t.rcpts = aliases->rcpts;
+    t.n_rcpts = aliases->n;
+    for (uint32_t i = 0; i < t.n_rcpts; i++)
+        forward_needs_utf8(m, t.rcpts[i].addr, &t);
+    f->env = envelope_make(&t);
+    envelope_unref(old);
     forward_go_on(f, m);
 }
 
@@ -486,6 +518,11 @@ static void forward_expansion(struct msg *m, const struct expansion *x, struct d
     f->is_list = x->graph->v[0]->owner != NULL;
     alias_groups_free(&groups);
     forward_begin(m, f, head);
+    if (virtual_is_idle(m->s->cfg, NULL))
+        forward_go_on(f, m);
+    else
+        virtual_expand(m->s->cfg, m->s->lookup, f->env->qid, f->env->rcpts, f->env->n_rcpts, NULL,
+                       forward_to_aliases, f);
 }
 
 /* True: a message is on its way.  False: the recipient has its result. */
@@ -572,6 +609,7 @@ bool forward_split(struct msg *m, void (*then)(struct msg *m)) {
         f->splits = true;
         f->copied = head_first_field(head);
         forward_begin(m, f, head);
+        forward_go_on(f, m);
     }
     sbuf_free(&tmp);
     return head.p != NULL;

@@ -1,5 +1,6 @@
 """virtual_alias_maps: what Debian's Postfix and Posthouse make of recipients, at RCPT, in the log, at the next hop and in reports."""
 import re
+import subprocess
 
 import pytest
 
@@ -166,6 +167,50 @@ def test_reports_go_to_what_the_sender_stands_for(name_server, postfix, relay, s
             wait_for(lambda: mta.new_log().count(": removed") == 2)
             seen.append((sorted((m["from"].split()[1], *sorted(map(pair.plain, m["rcpts"]))) for m in relay.mails),
                          sorted(set(ORIGINALS.findall(mta.new_log())))))
+        finally:
+            mta.over()
+    assert seen[1] == seen[0]
+
+
+LOCAL = """mydestination = own.test, mta.example
+virtual_alias_domains = alias.test
+virtual_mailbox_domains = box.test
+virtual_transport = smtp:[{relay}]
+relayhost = [{relay}]
+notify_classes =
+alias_maps = {maps}
+enable_original_recipient = yes
+virtual_alias_maps = inline:{{{{ {{{{admin@alias.test=bob@far.test,cat@far.test}}}}, {{{{boss@box.test=boss2@far.test}}}},
+  {{{{twice@box.test=end@far.test}}}}, {{{{again@box.test=end@far.test}}}}, {{{{alias.test=x}}}} }}}}
+"""
+ALIASES = """root: admin@alias.test
+mix: boss@box.test, plain@far.test, boss2@far.test
+twice: twice@box.test, again@box.test
+team: admin@alias.test
+owner-team: boss@box.test
+outer: team, boss@box.test, bob@far.test
+gone: nosuch@alias.test
+"""
+
+
+def test_what_aliases_lead_to_stands_for_others(name_server, postfix, relay, tmp_path_factory):
+    """local(8) gives what it forwards to cleanup(8): the addresses of aliases(5) may be aliases of virtual(5)."""
+    d, seen = tmp_path_factory.mktemp("aliases"), []
+    d.chmod(0o755)
+    (d / "aliases").write_text(ALIASES)
+    subprocess.run([*pair.INSIDE, "postalias", f"hash:{d}/aliases"], check=True)
+    for mta, master in ((postfix, ""), (pair.Ours(name_server), "local unix - n n - - local\n")):
+        relay.sessions.clear()
+        mta.case(LOCAL.format(relay=RELAY, maps=f"hash:{d}/aliases"), {}, master)
+        try:
+            for i, name in enumerate(["root", "mix", "twice", "team", "outer", "gone"]):
+                with Client(mta.port) as c:
+                    assert c.mail(f"s{i}@from.test", [f"{name}@own.test"]).startswith("250")
+            wait_for(lambda: len(relay.mails) == 7)  # the list in a list has its own; one is a report
+            active = lambda what: set(re.findall(rf": (\w+): {what}", mta.new_log()))
+            wait_for(lambda: active("from=<") == active("removed"))
+            seen.append(sorted((pair.plain(m["from"]), sorted(map(pair.plain, m["rcpts"])), report_of(m)) for m in relay.mails))
+            seen[-1].append(sorted(set(ORIGINALS.findall(mta.new_log()))))
         finally:
             mta.over()
     assert seen[1] == seen[0]

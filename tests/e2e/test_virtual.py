@@ -75,3 +75,22 @@ def test_sendmail_and_its_aliases(relay):
         assert p.run("-f", "me@from.example", "two@alias.example", face="sendmail", stdin="Subject: x\n\nhello\n").returncode == 0
         relay.wait_mails(1)
     assert sorted(r.split()[1] for r in relay.mails[0]["rcpts"]) == ["TO:<ann@far.example>", "TO:<bob@far.example>"]
+
+
+def test_what_an_alias_leads_to_waits_for_its_table(relay):
+    """aliases(5), and virtual(5) behind it: while that table is away the mail waits, and then it goes out, once."""
+    own = "mydestination = own.example\nalias_maps = inline:{{root=two@alias.example}}"
+    main = main_of(relay, "fail:away").replace("mydestination =", own)
+    with Posthouse(main + "receive_override_options = no_address_mappings\nsmtpd_reject_unlisted_recipient = no\n", files=TABLE,
+                   master="local unix - n n - - local\n") as p:
+        assert p.run("-f", "me@from.example", "root@own.example", face="sendmail", stdin="Subject: x\n\nhello\n").returncode == 0
+        wait_for(lambda: "cannot queue what the alias stands for: its virtual aliases are not known" in p.log())
+        p.write_main(main.replace("fail:away", ROWS))
+        p.reload()
+        relay.wait_mails(1)
+        wait_for(lambda: len(re.findall(": removed", p.log())) == 2)
+        lines = re.findall(LINE, p.log())
+    assert [sorted(m["rcpts"]) for m in relay.mails] == [
+        [f"RCPT TO:<{who}@far.example> ORCPT=rfc822;root@own.example" for who in ("ann", "bob")]]
+    assert sorted((to, orig) for _, to, orig, status in lines if status == "sent") == [
+        ("ann@far.example", "root@own.example"), ("bob@far.example", "root@own.example"), ("root@own.example", "")]
