@@ -321,11 +321,12 @@ bool txn_fits(const struct dsess *s, const struct attempt *a) {
 }
 
 /* May another transaction begin behind the last one?  Behind the RSET of BDAT only when a reply too
- * many would show. */
+ * many would show.  Not by LMTP: of a server that owes a reply the one to MAIL would be taken for
+ * it, and a recipient would count as served who is not. */
 static bool may_follow(const struct dsess *s) {
     const struct txn *last = DL_OWNER(s->txns.prev, struct txn, link);
     return (s->caps & CAP_PIPELINING) != 0 && s->p->smtp_pipeline_transactions && !is_alone(s) &&
-           txn_count(s) < TXNS_MAX && (s->names || !txn_uses_bdat(s, last));
+           !session_is_lmtp(s) && txn_count(s) < TXNS_MAX && (s->names || !txn_uses_bdat(s, last));
 }
 
 /* Must the host have SMTPUTF8?  Not for mail that did not ask for it (strict_smtputf8 = no). */

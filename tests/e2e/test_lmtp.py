@@ -1,8 +1,9 @@
 """Delivery by LMTP (RFC 2033): a reply for each recipient, sockets of both kinds, what becomes of those that are not answered."""
 import re
+import threading
 
 import pytest
-from kit import FakeRelay, Posthouse, wait_for
+from kit import FakeRelay, Listener, Posthouse, wait_for
 
 MAIN = """mydestination =
 virtual_mailbox_domains = box.example
@@ -80,3 +81,41 @@ def test_each_transport_has_its_own_way_to_look_names_up(set_by, dns):
                 relay.wait_mails(1)
             else:  # the other transport goes by smtp_host_lookup, which says dns
                 ph.wait_log("to=<two@near.example>, .*status=deferred .*store.internal")
+
+
+def forgetful(saved, may_go_on):
+    """A mailbox server that has each mail for its first recipient, answers for that one, and forgets the others."""
+    def serve(conn):
+        f, rcpts = conn.makefile("rwb"), []
+        def say(text):
+            f.write(text + b"\r\n")
+            f.flush()
+        may_go_on()
+        say(b"220 box")
+        for line in f:
+            verb = line[:4].upper()
+            if verb == b"MAIL":
+                rcpts = []
+            elif verb == b"RCPT":
+                rcpts.append(line[9:].split(b">")[0].decode())
+            elif verb == b"DATA":
+                say(b"354 go on")
+                while f.readline() not in (b".\r\n", b""):
+                    pass
+                saved.append(rcpts[0])
+            say(b"250-box\r\n250 PIPELINING" if verb == b"LHLO" else b"250 2.1.0 Ok")
+    return serve
+
+
+def test_nobody_has_the_reply_of_the_next_mail():
+    """A server that owes a reply does not pay it with what it says of the mail that follows."""
+    saved, queued = [], threading.Event()
+    with Listener(forgetful(saved, queued.wait)) as server:
+        main = MAIN.format(hop=f"inet:[127.0.0.1]:{server.port}") + "lmtp_destination_concurrency_limit = 1\nlmtp_data_done_timeout = 1s\n"
+        with Posthouse(main, LMTP) as ph:
+            for i in range(4):
+                send(ph, f"first{i}@box.example", f"second{i}@box.example")
+            queued.set()
+            got = results(ph, 8)
+    assert {r[0] for r in got if r[3] == "sent"} <= set(saved) == {f"first{i}@box.example" for i in range(4)}
+    assert {r[0]: r[3] for r in got if r[0].startswith("second")} == {f"second{i}@box.example": "deferred" for i in range(4)}
