@@ -34,11 +34,16 @@ bool session_hop_is_over(const struct dsess *s) {
     return limit > 0 && s->hop_sessions >= limit;
 }
 
+/* Mail for a content filter has none: it would go out without the filter. */
+bool session_has_fallback(const struct dsess *s) {
+    return !s->fallback_added && !s->filter && s->p->smtp_fallback_relay[0] != '\0';
+}
+
 bool session_more_hosts(const struct dsess *s) {
     struct str rest = s->hops_left, one;
     bool in_hop = s->at + 1 < s->n_targets || (s->mx != NULL && s->mx_at < s->n_mx);
     return (in_hop && !session_hop_is_over(s)) || nexthop_split(&rest, &one) ||
-           (!s->fallback_added && s->p->smtp_fallback_relay[0] != '\0');
+           session_has_fallback(s);
 }
 
 bool session_has_trait(const struct dsess *s, enum host_trait trait) {

@@ -297,6 +297,8 @@ bool session_reply_is_early(const struct dsess *s);
 bool session_hop_is_over(const struct dsess *s);
 /* Is there a further address or destination to try in this round? */
 bool session_more_hosts(const struct dsess *s);
+/* Is smtp_fallback_relay to be tried after the hosts that are known? */
+bool session_has_fallback(const struct dsess *s);
 /* Is the host in use to be spoken to in another way than it offers? */
 bool session_has_trait(const struct dsess *s, enum host_trait trait);
 

@@ -348,7 +348,7 @@ static enum step begin_exchanger(struct dsess *s) {
 
 /* After the last destination: smtp_fallback_relay. */
 static bool add_fallback(struct dsess *s) {
-    if (s->fallback_added || s->p->smtp_fallback_relay[0] == '\0')
+    if (!session_has_fallback(s))
         return false;
     struct sbuf hops = {0};
     nexthop_to_ascii(str_of(s->p->smtp_fallback_relay), s->p->enable_idna2003_compatibility, &hops);

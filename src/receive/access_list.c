@@ -75,7 +75,7 @@ struct str access_action_unknown(struct str value) {
     if (access_action_is_one(value))
         return STR_NONE;
     if (value.n > ACCESS_INNER_MAX) {
-        str_split(&word, " 	", &first);
+        str_split(&word, " \t", &first);
         return first;
     }
     while (access_item_next(&reader, &item))
