@@ -313,11 +313,14 @@ static void cleaned_take(void *arg, const struct rcpt *rcpts, uint32_t n) {
 }
 
 /* The message becomes what Postfix would have queued; with a record of its size it comes from
- * another queue (postsuper -r), and is that already.  Why it cannot, or NULL. */
+ * another queue (postsuper -r), and is that already.  Either way pickup(8) would give it the filter
+ * of what programs send, in place of one that it had.  Why it cannot, or NULL. */
 static const char *import_complete(const struct import *im, const struct pfqueue_file *f,
                                    const struct stat *st, struct queuefile *q, struct sbuf *made,
                                    struct sbuf *texts) {
     struct cleaned c = {q, texts};
+    if (import_is_drop(f))
+        q->filter = str_of(im->t->cfg->sendmail.p.content_filter);
     if (!import_is_drop(f) || q->has_size)
         return NULL;
     maildrop_complete(q, im->t->cfg, f->id, st->st_uid, made);

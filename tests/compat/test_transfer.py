@@ -357,6 +357,29 @@ def test_what_programs_have_sent_waits_while_aliases_cannot_be_asked(place):
     assert at.run("import").returncode == 0 and not drop.exists() and "a@far.example" in str(at.ours())
 
 
+@pytest.mark.parametrize("line", ["", "pickup unix n - n 60 1 pickup -o content_filter=scan:[127.0.0.1]:{scan}\n"])
+def test_what_programs_have_sent_goes_to_their_filter(place, line):
+    """pickup(8) had not read the mail yet, and it is what adds the filter: to mail of postsuper -r, too, in place of the old one."""
+    at = place(mails=1)
+    with FakeRelay() as scan:
+        with open(at.p.dir / "main.cf", "a") as f:
+            f.write(f"content_filter = {'nowhere:' if line else f'scan:[127.0.0.1]:{scan.port}'}\n")
+        with open(at.p.dir / "master.cf", "a") as f:
+            f.write("scan unix - - n - 10 smtp -o disable_dns_lookups=yes\n" + line.format(scan=scan.port))
+        at.postfix.case(at.main + f"content_filter = smtp:[127.0.0.1]:{at.port}\n", at.files, "")
+        with Client(at.postfix.port) as c:
+            qid = c.mail("a@from.example", ["b@far.example"], "Subject: again\r\n\r\nx\r\n").split()[-1]
+        wait_for(lambda: any(f["queue_id"] == qid and f["queue_name"] == "deferred" for f in at.listed()))
+        at.postfix.kill()
+        at.tool("postsuper", "-r", qid)
+        at.drop("-f", "joe@from.example", "friend@far.example", text="Subject: drop\n\nhello")
+        assert len(at.files_of("maildrop")) == 2 and at.run("import").returncode == 0
+        at.p.start()
+        scan.wait_mail(b"Subject: drop")
+        scan.wait_mail(b"Subject: again")
+        assert not [m for m in at.relay.mails if b"Subject: drop" in m["content"] or b"Subject: again" in m["content"]]
+
+
 def test_smtputf8_is_needed_by_the_same_mail(place):
     """What Postfix notes of it comes back, and a relay without it gets the mail that has not asked for it."""
     at = place(mails=0)
