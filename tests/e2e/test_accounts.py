@@ -147,6 +147,7 @@ def test_records_of_an_older_version_get_an_owner(dns, tls):
         assert record("one", f"hosts={hop}", "user=old", "for=@x.example", "tls=encrypt", secret="pw-1").returncode == 0
         database = p.dir / "data/relays.db"
         with sqlite3.connect(database, 10) as db:
+            db.execute("DROP INDEX relay_owner")
             db.execute("ALTER TABLE relay DROP COLUMN owner")
             had = db.execute("SELECT * FROM relay").fetchall()
         assert p.send(sender="a@x.example").startswith("250")
