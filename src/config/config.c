@@ -720,20 +720,14 @@ static void sendmail_fill(struct config *c) {
             pickup_take(c, c->services[i]);
 }
 
-static const char *const transport_suffixes[] = {
-    "_destination_rate_delay", /* a time; the others are numbers */
-    "_destination_concurrency_limit",
-    "_destination_recipient_limit",
-    "_destination_concurrency_failed_cohort_limit",
-};
-
-/* The index of the suffix, if the name is a setting of one of our transports; else -1. */
-static ptrdiff_t transport_suffix(const struct config *c, const char *name) {
-    ptrdiff_t end = str_end_of(name, transport_suffixes,
-                               sizeof transport_suffixes / sizeof transport_suffixes[0]);
-    size_t n = end < 0 ? 0 : strlen(name) - strlen(transport_suffixes[end]);
-    const struct service *s = n == 0 ? NULL : config_transport(c, str_make(name, n));
-    return s != NULL && service_is_client(s) ? end : -1;
+/* The row of a setting of one of our transports; NULL: the name is none. */
+static const struct transport_param *transport_setting(const struct config *c, const char *name) {
+    const struct transport_param *row = transport_param_find(name);
+    if (row == NULL || !row->read)
+        return NULL;
+    const struct service *s =
+        config_transport(c, str_make(name, strlen(name) - strlen(row->suffix)));
+    return s != NULL && service_is_client(s) ? row : NULL;
 }
 
 /* The settings of transports have no row in the table of parameters: a value that is none would
@@ -741,16 +735,17 @@ static ptrdiff_t transport_suffix(const struct config *c, const char *name) {
 static void check_transport_values(struct config *c) {
     for (size_t i = 0; i < c->main.n; i++) {
         const struct cfg_entry *e = &c->main.v[i];
-        ptrdiff_t end = transport_suffix(c, e->name);
-        char *text = end < 0 ? NULL : config_value(c, e->name, NULL);
+        const struct transport_param *row = transport_setting(c, e->name);
+        char *text = row == NULL ? NULL : config_value(c, e->name, NULL);
+        bool time = row != NULL && row->type == PARAM_TIME_S;
         uint64_t number;
         int64_t seconds = 0;
-        if (text != NULL && !(end == 0 ? config_time(str_of(text), 's', &seconds)
-                                       : str_u64(str_of(text), &number) && number <= INT32_MAX))
+        if (text != NULL && !(time ? config_time(str_of(text), 's', &seconds)
+                                   : str_u64(str_of(text), &number) && number <= INT32_MAX))
             diag_add(&c->diags, DIAG_ERROR, c->main.path, e->line,
-                     "bad %s configuration: %s = %s (must be %s)", end == 0 ? "time" : "numerical",
-                     e->name, text, type_hint(end == 0 ? PARAM_TIME_S : PARAM_INT));
-        else if (text != NULL && end == 0)
+                     "bad %s configuration: %s = %s (must be %s)", time ? "time" : "numerical",
+                     e->name, text, type_hint(row->type));
+        else if (text != NULL && time)
             time_check_rest(c, c->main.path, e->line, e->name, text, seconds);
         free(text);
     }
@@ -907,7 +902,7 @@ bool config_name_used(const struct config *c, const char *name) {
     size_t n = strlen(name);
     if (param_find(name, n) != NULL)
         return true;
-    if (transport_suffix(c, name) >= 0)
+    if (transport_setting(c, name) != NULL)
         return true;
     struct str rest = sbuf_str(&c->used_names), used;
     while (str_split(&rest, "\n", &used))

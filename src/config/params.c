@@ -109,3 +109,21 @@ int64_t param_most(const struct param_info *info) {
             return INT64_MAX;
     return INT32_MAX;
 }
+
+static const struct transport_param transport_params[] = {
+    {"_destination_rate_delay", PARAM_TIME_S, true},
+    {"_destination_concurrency_limit", PARAM_INT, true},
+    {"_destination_recipient_limit", PARAM_INT, true},
+    {"_destination_concurrency_failed_cohort_limit", PARAM_INT, true},
+    {"_transport_rate_delay", PARAM_TIME_S, false},
+};
+
+const struct transport_param *transport_param_find(const char *name) {
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof transport_params / sizeof transport_params[0]; i++) {
+        size_t end = strlen(transport_params[i].suffix);
+        if (n > end && strcmp(name + n - end, transport_params[i].suffix) == 0)
+            return &transport_params[i];
+    }
+    return NULL;
+}

@@ -50,6 +50,17 @@ static inline const char *params_text_at(const struct params *p, size_t offset) 
 int64_t param_least(const struct param_info *info);
 int64_t param_most(const struct param_info *info);
 
+/* What Postfix's queue manager reads of each transport, as "<transport><suffix>".  Where nothing
+ * sets it, "$default<suffix>" counts. */
+struct transport_param {
+    const char *suffix;
+    enum param_type type;
+    bool read; /* false: it is refused */
+};
+
+/* The row of a name that ends so; NULL: there is none. */
+const struct transport_param *transport_param_find(const char *name);
+
 /* NULL if there is no such parameter. */
 const struct param_info *param_find(const char *name, size_t n);
 

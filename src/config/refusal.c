@@ -140,26 +140,14 @@ static bool is_of_aliases(const char *name) {
     return false;
 }
 
-/* What Postfix's qmgr reads of each transport, from its own line too.  Where nothing sets it,
- * $default_… counts. */
-static const char *const queue_suffixes[] = {
-    "_destination_rate_delay",      "_destination_concurrency_limit",
-    "_destination_recipient_limit", "_destination_concurrency_failed_cohort_limit",
-    "_transport_rate_delay",
-};
-
-static ptrdiff_t queue_suffix(const char *name) {
-    return str_end_of(name, queue_suffixes, sizeof queue_suffixes / sizeof queue_suffixes[0]);
-}
-
 /* The value of a name that main.cf does not set; the caller frees it. */
 static char *default_of(const char *name) {
     const struct param_info *info = param_find(name, strlen(name));
     struct sbuf text = {0};
     if (info != NULL)
         return mem_strdup(info->def);
-    assert(queue_suffix(name) >= 0);
-    sbuf_printf(&text, "$default%s", queue_suffixes[queue_suffix(name)]);
+    assert(transport_param_find(name) != NULL);
+    sbuf_printf(&text, "$default%s", transport_param_find(name)->suffix);
     return sbuf_take(&text);
 }
 
@@ -183,7 +171,7 @@ static bool changes_all_mail(const char *name) {
     for (size_t i = 0; i < sizeof log / sizeof log[0]; i++)
         if (strcmp(log[i], name) == 0)
             return false;
-    if (queue_suffix(name) >= 0)
+    if (transport_param_find(name) != NULL)
         return unread_find(name) == NULL || unread_find(name)->where == UNREAD_NOWHERE;
     return param_find(name, strlen(name)) != NULL && strncmp(name, "smtp_", 5) != 0 &&
            strncmp(name, "lmtp_", 5) != 0 && strncmp(name, "smtpd_", 6) != 0;
@@ -220,7 +208,8 @@ void refusals_add_line(struct refusals *to, const struct refusal_asker *who,
     as.receives = true;
     as.line_of_sendmail = who->own == NULL;
     for (size_t i = 0; i < line->n; i++) {
-        as.sends = queue_suffix(line->v[i].name) >= 0; /* it is qmgr's, and no client's */
+        as.sends =
+            transport_param_find(line->v[i].name) != NULL; /* it is qmgr's, and no client's */
         refuse_entry(to, &as, &line->v[i], true);
     }
     refuse_main_only(to, &as, line, true);
