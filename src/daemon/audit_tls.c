@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/audit.h"
+#include "daemon/setting.h"
 #include "deliver/policy.h"
 #include "deliver/secure.h"
 #include "maps/maps.h"
@@ -16,7 +17,8 @@
 struct tls_audit {
     const struct config *c;
     const struct params *p;
-    const char *service; /* that p is of; "": p is main.cf's */
+    const char *service;       /* that p is of; "": p is main.cf's */
+    const struct service *svc; /* NULL: p is main.cf's */
     struct diags *d;
     size_t said;
     bool varies; /* the table that is looked at has rules of patterns */
@@ -24,9 +26,9 @@ struct tls_audit {
 
 static void tls_say(struct tls_audit *t, enum diag_level level, const char *param,
                     const char *text) {
-    const struct cfg_entry *e = cfg_file_find(&t->c->main, str_of(param));
-    diag_add(t->d, level, t->c->main.path, e == NULL ? 0 : e->line, "%s%s%s: %s", t->service,
-             t->service[0] == '\0' ? "" : ": ", param, text);
+    struct setting_place at = setting_place(t->c, t->svc, param);
+    diag_add(t->d, level, at.file, at.line, "%s%s%s: %s", t->service,
+             t->service[0] == '\0' ? "" : ": ", at.name, text);
 }
 
 /* Can the files of its tafile= be used? */
@@ -84,6 +86,18 @@ static void check_levels(struct tls_audit *t) {
     }
 }
 
+/* As with Postfix, such a handshake fails. */
+static void check_versions(struct tls_audit *t, const char *param, const char *value,
+                           const char *then) {
+    struct sbuf text = {0};
+    struct str bad;
+    if (!tls_protocols_ok(value, &bad) || tls_protocols_left(value))
+        return;
+    sbuf_printf(&text, "\"%s\" leaves no version of TLS: %s", value, then);
+    tls_say(t, DIAG_ERROR, param, text.p);
+    sbuf_free(&text);
+}
+
 /* Without the digest there are no fingerprints. */
 static void check_fingerprint_digest(struct tls_audit *t) {
     struct sbuf text = {0};
@@ -121,6 +135,10 @@ static bool same_tls(const struct params *a, const struct params *b) {
 
 static void audit_client(struct tls_audit *t) {
     check_levels(t);
+    check_versions(t, "smtp_tls_protocols", t->p->smtp_tls_protocols,
+                   "at level may mail goes in clear");
+    check_versions(t, "smtp_tls_mandatory_protocols", t->p->smtp_tls_mandatory_protocols,
+                   "at level encrypt and above mail waits");
     check_fingerprint_digest(t);
     check_policies(t);
 }
@@ -130,8 +148,8 @@ void audit_tls(const struct config *c, struct diags *d) {
     audit_client(&whole);
     for (size_t i = 0; i < c->n_services; i++) {
         const struct service *s = c->services[i];
-        struct tls_audit own = {.c = c, .p = &s->p, .service = s->name, .d = d};
-        if (s->kind == SERVICE_SMTP && !same_tls(&s->p, &c->p))
+        struct tls_audit own = {.c = c, .p = &s->p, .service = s->name, .svc = s, .d = d};
+        if (service_is_client(s) && !same_tls(&s->p, &c->p))
             audit_client(&own);
     }
 }

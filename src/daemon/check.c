@@ -8,8 +8,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include "daemon/check_words.h"
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
+#include "daemon/setting.h"
 #include "daemon/unread_say.h"
 #include "deliver/policy.h"
 #include "mail/address.h"
@@ -128,13 +130,14 @@ static void check_filters(const struct config *cfg, enum diag_level waits, struc
     check_filter_way_back(cfg, d);
 }
 
-static void check_options(const struct config *cfg, const char *name, const char *value,
-                          struct diags *d) {
+static void check_options(const struct config *cfg, const struct service *svc, const char *name,
+                          const char *value, struct diags *d) {
+    struct setting_place at = setting_place(cfg, svc, name);
     unsigned flags;
     struct str bad;
     if (!sasl_options_parse(str_of(value), &flags, &bad))
-        diag_add(d, DIAG_ERROR, cfg->main.path, check_line_of(cfg, name),
-                 "%s: unknown word \"%.*s\"", name, STR_FMT(bad));
+        diag_add(d, DIAG_ERROR, at.file, at.line, "%s: unknown word \"%.*s\"", at.name,
+                 STR_FMT(bad));
 }
 
 /* Of the server: a level that it does not have counts as encrypt, and words that are none stop it.
@@ -156,37 +159,46 @@ static void check_client_level(const struct config *cfg, const struct service *s
     enum tls_level level;
     if (tls_level_parse(str_of(p->smtp_tls_security_level), &level))
         return;
-    diag_add(
-        d, waits, svc == NULL ? cfg->main.path : "master.cf",
-        svc == NULL ? check_line_of(cfg, "smtp_tls_security_level") : svc->line,
-        "%s%ssmtp_tls_security_level: Posthouse does not have the level \"%s\": mail that goes "
-        "by it waits (4.7.5)",
-        svc == NULL ? "" : svc->name, svc == NULL ? "" : ": ", p->smtp_tls_security_level);
+    struct setting_place at = setting_place(cfg, svc, "smtp_tls_security_level");
+    diag_add(d, waits, at.file, at.line,
+             "%s%s%s: Posthouse does not have the level \"%s\": mail that goes "
+             "by it waits (4.7.5)",
+             svc == NULL ? "" : svc->name, svc == NULL ? "" : ": ", at.name,
+             p->smtp_tls_security_level);
 }
 
-static void check_servername(const struct config *cfg, const char *service, const char *value,
+/* What stands before a remark about one service's setting; svc NULL: nothing does. */
+static const char *of_service(const struct service *svc) {
+    return svc == NULL ? "" : svc->name;
+}
+
+static const char *colon_of(const struct service *svc) {
+    return svc == NULL ? "" : ": ";
+}
+
+static void check_servername(const struct config *cfg, const struct service *svc, const char *value,
                              struct diags *d) {
+    struct setting_place at = setting_place(cfg, svc, "smtp_tls_servername");
     if (value[0] != '\0' && !server_name_ok(str_of(value)))
-        diag_add(
-            d, DIAG_WARN, cfg->main.path, check_line_of(cfg, "smtp_tls_servername"),
-            "%s%ssmtp_tls_servername: \"%s\" is neither hostname, nexthop nor a host name: mail "
-            "that goes by TLS waits",
-            service, service[0] == '\0' ? "" : ": ", value);
+        diag_add(d, DIAG_WARN, at.file, at.line,
+                 "%s%s%s: \"%s\" is neither hostname, nexthop nor a host name: mail that goes by "
+                 "TLS waits",
+                 of_service(svc), colon_of(svc), at.name, value);
 }
 
-static void check_helo_name(const struct config *cfg, const char *service, const char *value,
+static void check_helo_name(const struct config *cfg, const struct service *svc, const char *value,
                             struct diags *d) {
+    struct setting_place at = setting_place(cfg, svc, "smtp_helo_name");
     struct sbuf ascii = {0};
     const char *why;
     if (!idn_to_ascii(str_of(value), false, &ascii, &why))
-        diag_add(d, DIAG_WARN, cfg->main.path, check_line_of(cfg, "smtp_helo_name"),
-                 "%s%ssmtp_helo_name: \"%s\" is no host name: %s: mail waits", service,
-                 service[0] == '\0' ? "" : ": ", value, why);
+        diag_add(d, DIAG_WARN, at.file, at.line, "%s%s%s: \"%s\" is no host name: %s: mail waits",
+                 of_service(svc), colon_of(svc), at.name, value, why);
     sbuf_free(&ascii);
 }
 
 /* Names would have to be looked up: what they stand for counts for nothing. */
-static void check_own_addresses(const struct config *cfg, const char *service,
+static void check_own_addresses(const struct config *cfg, const struct service *svc,
                                 const struct params *p, enum diag_level waits, struct diags *d) {
     const struct {
         const char *name, *value, *what;
@@ -195,53 +207,48 @@ static void check_own_addresses(const struct config *cfg, const char *service,
         {"smtp_bind_address", p->smtp_bind_address, "is no IPv4 address: mail to those waits"},
         {"smtp_bind_address6", p->smtp_bind_address6, "is no IPv6 address: mail to those waits"}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        struct setting_place at = setting_place(cfg, svc, all[i].name);
         struct str rest = str_of(all[i].value), one;
         while (str_split(&rest, ", \t\r\n", &one)) {
             struct netaddr a;
             int family = i == 0 ? AF_UNSPEC : i == 1 ? AF_INET : AF_INET6;
             if (!netaddr_parse(&a, one, 0) || (family != AF_UNSPEC && a.u.sa.sa_family != family))
-                diag_add(d, waits, cfg->main.path, check_line_of(cfg, all[i].name),
-                         "%s%s%s: \"%.*s\" %s", service, service[0] == '\0' ? "" : ": ",
-                         all[i].name, STR_FMT(one), all[i].what);
+                diag_add(d, waits, at.file, at.line, "%s%s%s: \"%.*s\" %s", of_service(svc),
+                         colon_of(svc), at.name, STR_FMT(one), all[i].what);
         }
     }
 }
 
-/* Postfix's words; of those that Posthouse does nothing for, none needs more than it does. */
-static void check_utf8_classes(const struct config *cfg, struct diags *d) {
-    static const char words[] = "sendmail smtpd qmqpd forward bounce notify verify all";
-    struct str rest = str_of(cfg->p.smtputf8_autodetect_classes), one;
-    while (str_split(&rest, ", \t\r\n", &one)) {
-        char *word = str_dup(one);
-        if (!list_has_word(str_of(words), word))
-            diag_add(d, DIAG_WARN, cfg->main.path,
-                     check_line_of(cfg, "smtputf8_autodetect_classes"),
-                     "smtputf8_autodetect_classes: \"%s\" is none of %s: it counts for no mail",
-                     word, words);
-        free(word);
-    }
+/* What the client's own line says otherwise than main.cf. */
+static void check_client_line(const struct config *cfg, const struct service *svc,
+                              enum diag_level waits, struct diags *d) {
+    const struct params *p = &cfg->p, *own = &svc->p;
+    if (strcmp(own->smtp_tls_security_level, p->smtp_tls_security_level) != 0)
+        check_client_level(cfg, svc, waits, d);
+    if (strcmp(own->smtp_tls_servername, p->smtp_tls_servername) != 0)
+        check_servername(cfg, svc, own->smtp_tls_servername, d);
+    if (strcmp(own->smtp_bind_address, p->smtp_bind_address) != 0 ||
+        strcmp(own->smtp_bind_address6, p->smtp_bind_address6) != 0)
+        check_own_addresses(cfg, svc, own, waits, d);
+    if (strcmp(own->smtp_helo_name, p->smtp_helo_name) != 0)
+        check_helo_name(cfg, svc, own->smtp_helo_name, d);
+    check_options(cfg, svc, "smtp_sasl_security_options", own->smtp_sasl_security_options, d);
+    check_options(cfg, svc, "smtp_sasl_tls_security_options", own->smtp_sasl_tls_security_options,
+                  d);
+    check_options(cfg, svc, "smtp_sasl_tls_verified_security_options",
+                  own->smtp_sasl_tls_verified_security_options, d);
 }
 
 /* What the client says of itself, and asks for, by name. */
 static void check_client_names(const struct config *cfg, enum diag_level waits, struct diags *d) {
     const struct params *p = &cfg->p;
-    check_servername(cfg, "", p->smtp_tls_servername, d);
-    check_helo_name(cfg, "", p->smtp_helo_name, d);
-    check_utf8_classes(cfg, d);
-    check_own_addresses(cfg, "", p, waits, d);
+    check_servername(cfg, NULL, p->smtp_tls_servername, d);
+    check_helo_name(cfg, NULL, p->smtp_helo_name, d);
+    check_own_addresses(cfg, NULL, p, waits, d);
     check_client_level(cfg, NULL, waits, d);
-    for (size_t i = 0; i < cfg->n_services; i++) {
-        const struct service *svc = cfg->services[i];
-        if (strcmp(svc->p.smtp_tls_security_level, p->smtp_tls_security_level) != 0)
-            check_client_level(cfg, svc, waits, d);
-        if (strcmp(svc->p.smtp_tls_servername, p->smtp_tls_servername) != 0)
-            check_servername(cfg, svc->name, svc->p.smtp_tls_servername, d);
-        if (strcmp(svc->p.smtp_bind_address, p->smtp_bind_address) != 0 ||
-            strcmp(svc->p.smtp_bind_address6, p->smtp_bind_address6) != 0)
-            check_own_addresses(cfg, svc->name, &svc->p, waits, d);
-        if (strcmp(svc->p.smtp_helo_name, p->smtp_helo_name) != 0)
-            check_helo_name(cfg, svc->name, svc->p.smtp_helo_name, d);
-    }
+    for (size_t i = 0; i < cfg->n_services; i++)
+        if (service_is_client(cfg->services[i]))
+            check_client_line(cfg, cfg->services[i], waits, d);
 }
 
 /* AUTH from clients: warns where there is no server or store to ask. */
@@ -264,8 +271,9 @@ static void check_auth(const struct config *cfg, const struct service *svc, stru
         nexthop_parse(&at, str_of(p->smtpd_sasl_path + 5), 0) != NULL)
         diag_add(d, DIAG_ERROR, file, svc->line, "%s: smtpd_sasl_path = %s: need inet:address:port",
                  svc->name, p->smtpd_sasl_path);
-    check_options(cfg, "smtpd_sasl_security_options", p->smtpd_sasl_security_options, d);
-    check_options(cfg, "smtpd_sasl_tls_security_options", p->smtpd_sasl_tls_security_options, d);
+    check_options(cfg, svc, "smtpd_sasl_security_options", p->smtpd_sasl_security_options, d);
+    check_options(cfg, svc, "smtpd_sasl_tls_security_options", p->smtpd_sasl_tls_security_options,
+                  d);
 }
 
 struct inside {
@@ -420,6 +428,8 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
     const struct params *p = &cfg->p;
     check_bundle_size(cfg, d);
     check_comments(cfg, d);
+    check_words(cfg, d);
+    check_listeners(cfg, d);
     check_own_name(cfg, "myhostname", p->myhostname, d);
     check_own_name(cfg, "mydomain", p->mydomain, d);
     check_networks(cfg, NULL, waits, d);
@@ -430,8 +440,9 @@ void daemon_check(const struct config *cfg, enum diag_level waits, struct diags 
     unread_check_accepted(cfg, d);
     check_local_mail(cfg, d);
     check_all_hops(cfg, waits, d);
-    check_options(cfg, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);
-    check_options(cfg, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options, d);
+    check_options(cfg, NULL, "smtp_sasl_security_options", p->smtp_sasl_security_options, d);
+    check_options(cfg, NULL, "smtp_sasl_tls_security_options", p->smtp_sasl_tls_security_options,
+                  d);
     check_server_level(cfg, d);
     check_client_names(cfg, waits, d);
     for (size_t i = 0; i < cfg->n_services; i++)

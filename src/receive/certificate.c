@@ -265,9 +265,26 @@ static void certificate_check_missing(const struct config *cfg, const struct ser
              svc->name, level == SERVER_TLS_MUST ? ", and all mail is refused, 530" : "");
 }
 
+/* As with Postfix, STARTTLS is offered, and each handshake fails. */
+static void certificate_check_versions(const struct config *cfg, const struct params *p,
+                                       const char *svc_name, struct diags *d) {
+    bool must = server_tls_level(p) == SERVER_TLS_MUST;
+    const char *name = must ? "smtpd_tls_mandatory_protocols" : "smtpd_tls_protocols";
+    const char *value = must ? p->smtpd_tls_mandatory_protocols : p->smtpd_tls_protocols;
+    const struct cfg_entry *e = cfg_file_find(&cfg->main, str_of(name));
+    struct str bad;
+    if (server_tls_level(p) != SERVER_TLS_NONE && tls_protocols_ok(value, &bad) &&
+        !tls_protocols_left(value))
+        diag_add(d, DIAG_WARN, cfg->main.path, e == NULL ? 0 : e->line,
+                 "%s%s%s: \"%s\" leaves no version of TLS: no client can use it%s", svc_name,
+                 svc_name[0] == '\0' ? "" : ": ", name, value,
+                 must ? ", and all mail is refused" : "");
+}
+
 static void certificate_check_one(const struct config *cfg, const struct params *p,
                                   const char *svc_name, struct diags *d) {
     char *why;
+    certificate_check_versions(cfg, p, svc_name, d);
     SSL_CTX *ctx = certificate_load(cfg, p, &why);
     const char *name =
         p->smtpd_tls_chain_files[0] != '\0' ? "smtpd_tls_chain_files" : "smtpd_tls_cert_file";

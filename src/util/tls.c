@@ -63,6 +63,28 @@ bool tls_protocols_ok(const char *text, struct str *bad) {
     return true;
 }
 
+bool tls_protocols_left(const char *text) {
+    struct str rest = str_of(text), w;
+    size_t min = 0, max = VERSIONS - 1, oldest = (size_t)version_index(STR_LIT("TLSv1"));
+    uint64_t included = 0, out = 0;
+    while (str_split(&rest, ", \t\r\n:", &w)) {
+        bool low = str_istarts(w, ">="), high = str_istarts(w, "<="), negated = w.p[0] == '!';
+        size_t i = (size_t)version_index(str_from(w, low || high ? 2 : negated ? 1 : 0));
+        if (low)
+            min = i;
+        else if (high)
+            max = i;
+        else if (negated)
+            out |= versions[i].off;
+        else
+            included |= versions[i].off;
+    }
+    for (size_t i = min > oldest ? min : oldest; i <= max; i++)
+        if ((out & versions[i].off) == 0 && (included == 0 || (included & versions[i].off) != 0))
+            return true;
+    return false;
+}
+
 /* New style ">=TLSv1.2", old style "!SSLv3" and "TLSv1.2, TLSv1.3"; false on an unknown name.  The
  * system's own lower bound counts for nothing. */
 static bool set_protocols(SSL_CTX *ctx, const char *text) {

@@ -33,6 +33,8 @@ bool tls_ciphers(struct sbuf *out, const char *grade, const char *high, const ch
                  const char *excluded, struct str *bad);
 /* False: *bad is the word that is no protocol's name. */
 bool tls_protocols_ok(const char *text, struct str *bad);
+/* Is a version left by a list that is ok? */
+bool tls_protocols_left(const char *text);
 /* Is that a digest that OpenSSL has? */
 bool tls_digest_ok(const char *name);
 /* Does the digest of the peer's certificate, or of its public key, stand in the list ("ab:cd…", any
