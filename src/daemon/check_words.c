@@ -14,6 +14,12 @@
 #include "route/own.h"
 #include "util/net.h"
 
+/* Extensions that a server or a client has, here or in Postfix. */
+static const char keywords[] = "pipelining size vrfy etrn auth starttls enhancedstatuscodes "
+                               "8bitmime dsn smtputf8 chunking xclient xforward verp "
+                               "silent-discard";
+static const char passed_over[] = ": it counts for nothing, as with Postfix";
+
 /* Parameters that take a word, or a list of words. */
 static const struct words {
     const char *name, *words;
@@ -34,6 +40,8 @@ static const struct words {
      ": it counts for nothing (with Postfix, mail that comes to local waits)"},
     {"smtputf8_autodetect_classes", "sendmail smtpd qmqpd forward bounce notify verify all", false,
      true, DIAG_ERROR, ""},
+    {"smtpd_discard_ehlo_keywords", keywords, false, true, DIAG_NOTE, passed_over},
+    {"smtp_discard_ehlo_keywords", keywords, false, true, DIAG_NOTE, passed_over},
     {"log_format", "postfix json", true, false, DIAG_WARN, ": it is taken for postfix"},
 };
 

@@ -131,6 +131,18 @@ static void check_spawned(const struct config *cfg, const struct service *svc, e
     }
 }
 
+/* What counts in place of an answer is an action as one is. */
+static void check_default_action(const struct service *svc, enum list list, struct str server,
+                                 struct diags *d) {
+    struct str word = access_action_unknown(str_trim(access_policy_action(&svc->p, server)));
+    if (word.n > 0)
+        diag_add(
+            d, DIAG_WARN, svc->line > 0 ? "master.cf" : NULL, svc->line,
+            "%s: %s: check_policy_service %.*s: Posthouse has no action \"%.*s\", which counts "
+            "where the service does not answer: mail is refused then, 451 4.3.5",
+            svc->name, refusal_lists[list], STR_FMT(access_policy_where(server)), STR_FMT(word));
+}
+
 static void check_list(const struct config *cfg, const struct service *svc, enum list list,
                        enum diag_level waits, struct diags *d) {
     struct access_reader reader = access_list_open(&svc->p, list);
@@ -158,8 +170,10 @@ static void check_list(const struct config *cfg, const struct service *svc, enum
                      "451 4.3.5",
                      svc->name, refusal_lists[list], STR_FMT(item.table),
                      access_policy_bad(item.table));
-        else if (item.word->kind == WORD_POLICY)
+        else if (item.word->kind == WORD_POLICY) {
             check_spawned(cfg, svc, list, access_policy_where(item.table), d);
+            check_default_action(svc, list, item.table, d);
+        }
     }
 }
 

@@ -106,6 +106,12 @@ struct str access_policy_where(struct str server) {
     return w.how.where;
 }
 
+struct str access_policy_action(const struct params *p, struct str server) {
+    struct policy_word w;
+    word_parse(&w, p, server);
+    return w.action;
+}
+
 /* -- the request -- */
 
 static void put_text(struct sbuf *b, const char *name, const char *value) {

@@ -192,6 +192,8 @@ enum access_step access_ask_policy(struct access_run *a, struct str server);
 const char *access_policy_bad(struct str server);
 /* The service in it: "inet:host:port". */
 struct str access_policy_where(struct str server);
+/* What counts where that service does not answer. */
+struct str access_policy_action(const struct params *p, struct str server);
 
 /* -- access_words.c -- */
 

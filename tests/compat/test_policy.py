@@ -161,7 +161,8 @@ def test_a_service_that_does_not_answer(name_server, postfix, service):
     cases = [[f"smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:{port}, permit"],
              [f"smtpd_recipient_restrictions = check_policy_service {{ inet:127.0.0.1:{port}, default_action=DUNNO }}, permit"],
              [f"smtpd_recipient_restrictions = check_policy_service {{ inet:127.0.0.1:{port},"
-              " { default_action = 550 5.5.0 closed }, try_limit=1 }"]]
+              " { default_action = 550 5.5.0 closed }, try_limit=1 }"],
+             [f"smtpd_recipient_restrictions = check_policy_service {{ inet:127.0.0.1:{port}, default_action=DUNO, try_limit=1 }}, permit"]]
     for mta in (postfix, pair.Ours(name_server)):
         with pair.services(mta, MAIN + settings, cases) as ports:
             said.append([dialogue(p, "dunno")[:2] for p in ports])

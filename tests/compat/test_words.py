@@ -63,6 +63,9 @@ def test_words_in_lines_of_services(tmp_path):
 
 def test_words_that_do_less(tmp_path):
     for text, then in (("prepend_delivered_header = forwards\n", "it counts for nothing"), ("log_format = xml\n", "taken for postfix"),
+                       ("smtpd_discard_ehlo_keywords = startls, chunking\n", '"startls" is none of'),
+                       ("smtpd_policy_service_default_action = DUNO\nsmtpd_sender_restrictions = check_policy_service inet:127.0.0.1:9\n",
+                        'no action "DUNO"'),
                        ("mynetworks_style = hosts\n", "is none of host subnet class")):
         p = Posthouse("relayhost = [127.0.0.2]:9\n" + text, directory=tmp_path)
         main = (tmp_path / "main.cf").read_text()
