@@ -81,6 +81,8 @@ static const struct {
     {"smtpd_policy_service_max_idle", 1},
     {"smtpd_policy_service_max_ttl", 1},
     {"smtpd_policy_service_retry_delay", 1},
+    {"smtp_xforward_timeout", 1},
+    {"lmtp_xforward_timeout", 1},
     {"lmtp_connection_cache_time_limit", 1},
     {"lmtp_connection_reuse_time_limit", 1},
     {"lmtp_lhlo_timeout", 1},
