@@ -164,10 +164,15 @@ static enum access_step action_redirects(struct access_run *a, const struct acce
     return STEP_NEXT;
 }
 
+/* Is it transport:destination? */
+static bool filter_is_good(struct str text) {
+    return str_chr(text, ':') > 0 && !str_has_control(text);
+}
+
 /* Likewise the last one counts. */
 static enum access_step action_filters(struct access_run *a, const struct access_source *src,
                                        struct str text) {
-    if (str_chr(text, ':') < 1 || str_has_control(text))
+    if (!filter_is_good(text))
         return action_impossible(a, src, "has no transport:destination behind FILTER");
     noted_address(a, src, "filter", "FILTER", text);
     sbuf_reset(&a->f.acts->filter);
@@ -313,7 +318,8 @@ static enum action action_of(struct str value, struct str *word, struct str *tex
 bool access_action_is_one(struct str value) {
     struct str word, text;
     uint64_t code;
-    return action_of(value, &word, &text, &code) != ACTION_NONE;
+    enum action action = action_of(value, &word, &text, &code);
+    return action != ACTION_NONE && (action != ACTION_FILTER || filter_is_good(text));
 }
 
 /* The actions that concern the message as a whole. */
