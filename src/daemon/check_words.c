@@ -52,8 +52,8 @@ static void say_word(const struct setting_place *at, const struct words *row, st
 }
 
 /* The value of one parameter, in main.cf (svc NULL) or as the service has it. */
-static void check_value(const struct config *cfg, const struct service *svc,
-                        const struct words *row, struct diags *d) {
+static void words_check_value(const struct config *cfg, const struct service *svc,
+                              const struct words *row, struct diags *d) {
     const struct param_info *info = param_find(row->name, strlen(row->name));
     const char *value = params_text_at(svc == NULL ? &cfg->p : &svc->p, info->offset);
     struct str rest = str_of(value), word = rest;
@@ -70,10 +70,10 @@ static void check_value(const struct config *cfg, const struct service *svc,
         say_word(&at, row, str_of(""), d);
 }
 
-static void check_row(const struct config *cfg, const struct words *row, struct diags *d) {
-    check_value(cfg, NULL, row, d);
+static void words_check_row(const struct config *cfg, const struct words *row, struct diags *d) {
+    words_check_value(cfg, NULL, row, d);
     for (size_t i = 0; i < cfg->n_services; i++)
-        check_value(cfg, cfg->services[i], row, d);
+        words_check_value(cfg, cfg->services[i], row, d);
 }
 
 /* The style counts only where mynetworks is made of it. */
@@ -81,12 +81,12 @@ static void check_style(const struct config *cfg, struct diags *d) {
     static const struct words style = {
         "mynetworks_style", "host subnet class", true, false, DIAG_ERROR, ""};
     if (cfg_file_find(&cfg->main, STR_LIT("mynetworks")) == NULL)
-        check_value(cfg, NULL, &style, d);
+        words_check_value(cfg, NULL, &style, d);
 }
 
 void check_words(const struct config *cfg, struct diags *d) {
     for (size_t i = 0; i < sizeof all_words / sizeof all_words[0]; i++)
-        check_row(cfg, &all_words[i], d);
+        words_check_row(cfg, &all_words[i], d);
     check_style(cfg, d);
 }
 
