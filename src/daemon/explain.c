@@ -27,6 +27,13 @@
  * take 30 KB where tables are in a database. */
 #define TOLD_MAX 1048576U
 
+/* What an address stands for by virtual(5). */
+struct explain_names {
+    char **v; /* owned */
+    uint32_t n;
+    uint32_t at; /* the next one that is shown */
+};
+
 struct explain {
     struct loop *home;
     struct explain_at at;
@@ -35,18 +42,18 @@ struct explain {
     char *sender, *rcpt;
     char *via; /* a relay host to test; NULL: what the rules say */
     bool connect, any_rcpt;
-    struct rcpt asked;          /* the recipient, while it is asked what it stands for … */
-    char **names;               /* … and that, by virtual(5); owned */
-    uint32_t n_names, name;     /* the next one that is shown */
-    struct alias_result alias;  /* what the recipient stands for, when it is an alias */
-    struct alias_groups groups; /* likewise: its addresses, with their senders */
-    uint32_t group;             /* of the address that is shown */
-    uint32_t next;              /* the one behind it, in its group */
-    uint32_t shown;             /* addresses of all groups */
-    bool failed;                /* one of them would not be delivered */
-    size_t told;                /* bytes of steps */
-    atomic_bool forgotten;      /* who asked has gone */
-    struct config *cfg;         /* reference */
+    struct rcpt asked;            /* rcpt, while it is asked what it stands for by virtual(5) */
+    struct explain_names names;   /* what the recipient stands for … */
+    struct explain_names members; /* … and an address of an alias that it is */
+    struct alias_result alias;    /* what the recipient stands for, when it is an alias */
+    struct alias_groups groups;   /* likewise: its addresses, with their senders */
+    uint32_t group;               /* of the address that is shown */
+    uint32_t next;                /* the one behind it, in its group */
+    uint32_t shown;               /* addresses of all groups */
+    bool failed;                  /* one of them would not be delivered */
+    size_t told;                  /* bytes of steps */
+    atomic_bool forgotten;        /* who asked has gone */
+    struct config *cfg;           /* reference */
     struct trace trace;
     struct task begin;
 };
@@ -58,6 +65,13 @@ struct line_task {
     bool over;
 };
 
+static void explain_forget_names(struct explain_names *names) {
+    for (uint32_t i = 0; i < names->n; i++)
+        free(names->v[i]);
+    free(names->v);
+    *names = (struct explain_names){0};
+}
+
 static void explain_run_line(struct task *t) {
     struct line_task *l = DL_OWNER(t, struct line_task, task);
     struct explain *x = l->x;
@@ -67,9 +81,8 @@ static void explain_run_line(struct task *t) {
         free(x->sender);
         free(x->rcpt);
         free(x->via);
-        for (uint32_t i = 0; i < x->n_names; i++)
-            free(x->names[i]);
-        free(x->names);
+        explain_forget_names(&x->names);
+        explain_forget_names(&x->members);
         free(x);
     }
     free(l->line);
@@ -112,6 +125,7 @@ static void explain_emit(void *arg, json_t *step) {
 }
 
 static void explain_on_route(void *arg, const struct route *r);
+static void explain_on_virtual(void *arg, const struct virtual_result *r);
 
 /* The sender of what goes on. */
 static const char *sender_now(const struct explain *x) {
@@ -119,7 +133,22 @@ static const char *sender_now(const struct explain *x) {
     return owner != NULL ? owner : x->sender;
 }
 
-/* The road of the next address that the recipient stands for; there is one. */
+static void explain_route(struct explain *x) {
+    route_resolve(x->cfg, x->at.lookup, str_of(sender_now(x)), str_of(x->rcpt), &x->trace,
+                  explain_on_route, x);
+}
+
+/* The roads of x->rcpt, or of what it stands for by virtual(5). */
+static void explain_roads(struct explain *x) {
+    x->asked = (struct rcpt){.addr = str_of(x->rcpt)};
+    if (virtual_is_idle(x->cfg, NULL))
+        explain_route(x);
+    else
+        virtual_expand(x->cfg, x->at.lookup, "explain", &x->asked, 1, &x->trace, explain_on_virtual,
+                       x);
+}
+
+/* The roads of the next address that the recipient stands for; there is one. */
 static void explain_next(struct explain *x) {
     if (x->next == x->groups.v[x->group].n) {
         x->group++;
@@ -129,17 +158,23 @@ static void explain_next(struct explain *x) {
     x->rcpt = mem_strdup(x->groups.v[x->group].addrs[x->next++]);
     x->shown++;
     trace_note(&x->trace, "forwarded to", "%s", x->rcpt);
-    route_resolve(x->cfg, x->at.lookup, str_of(sender_now(x)), str_of(x->rcpt), &x->trace,
-                  explain_on_route, x);
+    explain_roads(x);
 }
 
-/* The road of the next address by virtual(5); there is one. */
-static void explain_recipient(struct explain *x) {
+/* The road of the next address by virtual(5); false: there is none. */
+static bool explain_recipient(struct explain *x, struct explain_names *names) {
+    bool more = names->at < names->n;
+    if (!more || names->at == ALIAS_SHOWN_MAX) {
+        if (more)
+            trace_note(&x->trace, "recipient", "%u more are not shown", names->n - names->at);
+        explain_forget_names(names);
+        return false;
+    }
     free(x->rcpt);
-    x->rcpt = mem_strdup(x->names[x->name++]);
+    x->rcpt = mem_strdup(names->v[names->at++]);
     trace_note(&x->trace, "recipient", "%s", x->rcpt);
-    route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace,
-                  explain_on_route, x);
+    explain_route(x);
+    return true;
 }
 
 /* What the recipient stands for by aliases(5) was shown. */
@@ -156,17 +191,15 @@ static void over(void *arg, bool ok) {
     struct explain *x = arg;
     x->failed = x->failed || !ok;
     bool more = !has_told_enough(x) && !atomic_load(&x->forgotten);
+    if (more && explain_recipient(x, &x->members))
+        return;
     if (more && x->shown < x->groups.addrs && x->shown < ALIAS_SHOWN_MAX) {
         explain_next(x);
         return;
     }
     explain_alias_ends(x);
-    if (more && x->name < x->n_names && x->name < ALIAS_SHOWN_MAX) {
-        explain_recipient(x);
+    if (more && explain_recipient(x, &x->names))
         return;
-    }
-    if (x->name < x->n_names)
-        trace_note(&x->trace, "recipient", "%u more are not shown", x->n_names - x->name);
     ok = !x->failed;
     config_unref(x->cfg);
     x->cfg = NULL;
@@ -284,21 +317,24 @@ static void explain_on_route(void *arg, const struct route *r) {
 
 static void explain_on_virtual(void *arg, const struct virtual_result *r) {
     struct explain *x = arg;
+    bool goes_on = x->groups.n > 0; /* by an alias of aliases(5) */
+    struct explain_names *names = goes_on ? &x->members : &x->names;
     if (r->rc == VIRTUAL_UNSHOWN) {
         over(x, false);
         return;
     }
     if (r->rc != VIRTUAL_OK) {
-        outcome(x, r->rc == VIRTUAL_FAILED ? "4.3.0" : "4.6.0", "mail would not be taken",
+        outcome(x, r->rc == VIRTUAL_FAILED ? "4.3.0" : "4.6.0",
+                goes_on ? "mail would be deferred" : "mail would not be taken",
                 r->rc == VIRTUAL_FAILED ? STR_LIT("451 Temporary lookup failure")
                                         : STR_LIT("451 Alias expansion error"));
         over(x, false);
         return;
     }
-    x->names = mem_alloc(r->n * sizeof *x->names);
-    for (; x->n_names < r->n; x->n_names++)
-        x->names[x->n_names] = str_dup(r->rcpts[x->n_names].addr);
-    explain_recipient(x);
+    names->v = mem_alloc(r->n * sizeof *names->v);
+    for (; names->n < r->n; names->n++)
+        names->v[names->n] = str_dup(r->rcpts[names->n].addr);
+    explain_recipient(x, names);
 }
 
 /* What no mail is taken for. */
@@ -394,17 +430,14 @@ static void run_begin(struct task *t) {
     explain_complete(&x->cfg->p, &x->rcpt);
     note_question(x);
     note_filters(x);
-    x->asked = (struct rcpt){.addr = str_of(x->rcpt)};
     unread_each_refused(x->cfg, explain_refused, x);
     if (x->via != NULL)
         route_resolve_via(x->cfg, x->at.lookup, str_of(x->via), str_of(x->sender), str_of(x->rcpt),
                           &x->trace, explain_on_route, x);
-    else if (!x->any_rcpt && !virtual_is_idle(x->cfg, NULL))
-        virtual_expand(x->cfg, x->at.lookup, "explain", &x->asked, 1, &x->trace, explain_on_virtual,
-                       x);
+    else if (x->any_rcpt)
+        explain_route(x);
     else
-        route_resolve(x->cfg, x->at.lookup, str_of(x->sender), str_of(x->rcpt), &x->trace,
-                      explain_on_route, x);
+        explain_roads(x);
 }
 
 struct explain *explain_start(struct loop *home, const struct explain_at *at,

@@ -94,3 +94,25 @@ def test_what_an_alias_leads_to_waits_for_its_table(relay):
         [f"RCPT TO:<{who}@far.example> ORCPT=rfc822;root@own.example" for who in ("ann", "bob")]]
     assert sorted((to, orig) for _, to, orig, status in lines if status == "sent") == [
         ("ann@far.example", "root@own.example"), ("bob@far.example", "root@own.example"), ("root@own.example", "")]
+
+
+OWN = ("mydestination = own.example\nalias_maps = inline:{{ root=two@alias.example }}\n"
+       "smtpd_recipient_restrictions = check_recipient_access inline:{{ root@own.example=HOLD }}\n")
+
+
+def test_what_an_alias_of_aliases_stands_for_waits_for_its_table(relay):
+    """Its addresses have aliases by virtual(5), which explain shows, too; while they are not known it waits, and goes once."""
+    with Posthouse(main_of(relay) + OWN, files=TABLE, master="local unix - n n - - local\n") as p:
+        assert p.send(rcpts=["root@own.example"]).startswith("250")
+        said = p.run("explain", "s@from.example", "root@own.example", check=True).stdout
+        assert "ann@far.example" in said and "bob@far.example" in said
+        p.write_main(main_of(relay, "fail:away") + OWN)
+        p.reload()
+        p.run("queue", "release", "ALL", check=True)
+        p.wait_log(r"to=<root@own.example>, relay=local, .* status=deferred")
+        p.write_main(main_of(relay) + OWN)
+        p.reload()
+        p.run("queue", "flush", check=True)
+        relay.wait_mails(1)
+        wait_for(lambda: p.queue() == [])
+    assert [sorted(r.split()[1] for r in m["rcpts"]) for m in relay.mails] == [["TO:<ann@far.example>", "TO:<bob@far.example>"]]
