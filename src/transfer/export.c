@@ -60,7 +60,8 @@ static bool export_progress(const struct ours_message *m, struct progress *p, co
     for (uint32_t i = 0; i < p->n; i++)
         if (p->done[i] > RCPT_DONE || m->env->rcpts[i].owner.n > 0) {
             *why = "a report or a copy of it is still to be made, which Postfix knows no record "
-                   "of: start Posthouse for a moment, or delete the message";
+                   "of: start Posthouse for a moment, release the message if it is on hold, or "
+                   "delete it";
             return false;
         }
     return true;
