@@ -42,7 +42,10 @@ static void show_attr(const char *name, const char *value) {
 static void show_rcpt(json_t *r) {
     long long notify = json_integer_value(json_object_get(r, "notify"));
     const char *orcpt = listing_text(r, "orcpt"), *addr = listing_text(r, "addr");
-    const char *original = strncmp(orcpt, "rfc822;", 7) == 0 ? orcpt + 7 : addr;
+    const char *orig = listing_text(r, "orig");
+    const char *original = orig[0] != '\0'                     ? orig
+                           : strncmp(orcpt, "rfc822;", 7) == 0 ? orcpt + 7
+                                                               : addr;
     if (notify != 0)
         printf("named_attribute: notify_flags=%lld\n", notify);
     show_attr("dsn_orig_rcpt", orcpt);

@@ -146,11 +146,14 @@ void overview_envelope(struct sbuf *b, const struct sched_view *v) {
     add_str(b, "sasl_user", env->sasl_user);
     add_str(b, "filter", env->filter);
     sbuf_add_c(b, ", \"rcpts\": [");
-    for (uint32_t i = 0; i < env->n_rcpts; i++) {
-        sbuf_printf(b, "%s{\"notify\": %u, \"done\": %s", i == 0 ? "" : ", ", env->rcpts[i].notify,
-                    sched_view_rcpt(v, i, &e) ? "false" : "true");
+    for (uint32_t i = 0, n = 0; i < env->n_rcpts; i++) {
+        if (env->rcpts[i].expanded) /* no mail goes there, nor has it gone */
+            continue;
+        sbuf_printf(b, "%s{\"notify\": %u, \"done\": %s", n++ == 0 ? "" : ", ",
+                    env->rcpts[i].notify, sched_view_rcpt(v, i, &e) ? "false" : "true");
         add_str(b, "addr", env->rcpts[i].addr);
         add_str(b, "orcpt", env->rcpts[i].orcpt);
+        add_str(b, "orig", env->rcpts[i].orig);
         sbuf_add_ch(b, '}');
     }
     sbuf_add_c(b, "]}\n");
