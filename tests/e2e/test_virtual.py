@@ -116,3 +116,18 @@ def test_what_an_alias_of_aliases_stands_for_waits_for_its_table(relay):
         relay.wait_mails(1)
         wait_for(lambda: p.queue() == [])
     assert [sorted(r.split()[1] for r in m["rcpts"]) for m in relay.mails] == [["TO:<ann@far.example>", "TO:<bob@far.example>"]]
+
+
+def test_what_is_requeued_goes_to_whom_it_came_for(relay):
+    """Neither an alias that was changed meanwhile nor a copy counts once more: nobody has the mail twice."""
+    relay.replies = {"RCPT": lambda line: "450 4.2.1 later" if "<bob@" in line else None}
+    copies = "always_bcc = archive@far.example\n"
+    with Posthouse(main_of(relay) + copies, files=TABLE) as p:
+        qid = p.send(rcpts=["two@alias.example"]).split()[-1]
+        p.wait_log("status=deferred")
+        p.write_main(main_of(relay, "inline:{{ two@alias.example=eve@far.example }}") + copies)
+        p.reload()
+        relay.replies = {}
+        assert p.run("-r", qid, face="postsuper").stderr.endswith("postsuper: Requeued: 1 message\n")
+        wait_for(lambda: p.queue() == [])
+    assert sorted(r.split()[1] for m in relay.mails for r in m["rcpts"]) == [f"TO:<{who}@far.example>" for who in ("ann", "archive", "bob")]
