@@ -26,7 +26,7 @@ SETTINGS = {
     "always, no domain": "always_bcc = archive\n",
     "senders": f"sender_bcc_maps = {SENDERS}\n", "recipients": f"recipient_bcc_maps = {RCPTS}\n",
     "all": f"always_bcc = archive@far.test\nsender_bcc_maps = {SENDERS}\nrecipient_bcc_maps = {RCPTS}\n",
-    "no originals": f"enable_original_recipient = no\nalways_bcc = r1@far.test\nrecipient_bcc_maps = {RCPTS}\n",
+    "originals": f"enable_original_recipient = yes\nalways_bcc = r1@far.test\nrecipient_bcc_maps = {RCPTS}\n",
     "no mappings": f"receive_override_options = no_address_mappings\nalways_bcc = archive@far.test\nsender_bcc_maps = {SENDERS}\n",
     "a table that fails": "sender_bcc_maps = fail:it\n", "another that fails": "recipient_bcc_maps = fail:it\n",
     "refused": "always_bcc = refused@far.test\n",
