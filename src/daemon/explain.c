@@ -138,10 +138,11 @@ static void explain_route(struct explain *x) {
                   explain_on_route, x);
 }
 
-/* The roads of x->rcpt, or of what it stands for by virtual(5). */
+/* The roads of x->rcpt, or of what it stands for by virtual(5).  main.cf may leave aliases out for
+ * mail that comes in, and does not for what goes on by an alias. */
 static void explain_roads(struct explain *x) {
     x->asked = (struct rcpt){.addr = str_of(x->rcpt)};
-    if (virtual_is_idle(x->cfg, NULL))
+    if (virtual_is_idle(x->cfg, x->groups.n > 0 ? NULL : &x->cfg->p))
         explain_route(x);
     else
         virtual_expand(x->cfg, x->at.lookup, "explain", &x->asked, 1, &x->trace, explain_on_virtual,

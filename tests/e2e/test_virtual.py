@@ -106,6 +106,12 @@ def test_what_an_alias_of_aliases_stands_for_waits_for_its_table(relay):
         assert p.send(rcpts=["root@own.example"]).startswith("250")
         said = p.run("explain", "s@from.example", "root@own.example", check=True).stdout
         assert "ann@far.example" in said and "bob@far.example" in said
+        p.write_main(main_of(relay) + OWN + "receive_override_options = no_address_mappings\n")
+        p.reload()
+        said = p.run("explain", "s@from.example", "root@own.example", check=True).stdout
+        assert "ann@far.example" in said and "bob@far.example" in said
+        said = p.run("explain", "s@from.example", "same@far.example", check=True).stdout
+        assert "copy@far.example" not in said
         p.write_main(main_of(relay, "fail:away") + OWN)
         p.reload()
         p.run("queue", "release", "ALL", check=True)
