@@ -92,12 +92,29 @@ static bool delivers_by_aliases(const struct config *cfg) {
            !matchlist_has_tables(cfg->p.mydestination);
 }
 
+/* Does virtual_alias_maps take mail for root before alias_maps is asked, or cannot say? */
+static bool root_goes_on_before(const struct config *c) {
+    struct sbuf whole = {0};
+    sbuf_printf(&whole, "root@%s", c->p.myorigin);
+    struct str root = sbuf_str(&whole);
+    const struct maps_key keys[] = {
+        {root, false}, {str_make(root.p, 4), false}, {str_from(root, 4), false}};
+    struct maps *maps = maps_open(c->p.virtual_alias_maps, c->dir);
+    struct maps_answer found = {0};
+    maps_find(maps, keys, 3, &found);
+    bool goes = found.rc != MAP_NOT_FOUND;
+    maps_answer_free(&found);
+    maps_close(maps);
+    sbuf_free(&whole);
+    return goes;
+}
+
 static void audit_root(const struct alias_audit *a) {
     const struct config *cfg = a->cfg;
     const struct cfg_entry *e = cfg_file_find(&cfg->main, STR_LIT("mydestination"));
     char *err = NULL;
     if (a->mine != NULL && matchlist_has(a->mine, str_of(cfg->p.myorigin), &err) == MATCH_YES &&
-        alias_has(a, STR_LIT("root")) == MAP_NOT_FOUND)
+        alias_has(a, STR_LIT("root")) == MAP_NOT_FOUND && !root_goes_on_before(cfg))
         diag_add(
             a->d, DIAG_NOTE, cfg->main.path, e == NULL ? 0 : e->line,
             "mail without a domain, such as cron's for root, is for root@%s, which "

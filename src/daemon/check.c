@@ -315,13 +315,14 @@ static void check_local_mail(const struct config *cfg, struct diags *d) {
         diag_add(
             d, DIAG_NOTE, cfg->main.path, check_line_of(cfg, "mydestination"),
             "mail without a domain, such as cron's for root and any client's for <Postmaster>, is "
-            "for "
-            "root@%s, which mydestination names, and local_transport = %s is no transport of "
-            "Posthouse: it "
-            "waits in the queue (clients get 451) until it is too old; a line \"local unix - n "
+            "for root@%s, which mydestination names, and local_transport = %s is no transport of "
+            "Posthouse: %sit waits in the queue (clients get 451) until it is too old; a line "
+            "\"local unix - n "
             "n - - local\" in master.cf sends it where alias_maps says, an empty "
             "mydestination to the relay host",
-            p->myorigin, p->local_transport);
+            p->myorigin, p->local_transport,
+            p->virtual_alias_maps[0] == '\0' ? ""
+                                             : "unless virtual_alias_maps sends it elsewhere, ");
     free(err);
     matchlist_close(names);
 }

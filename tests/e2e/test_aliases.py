@@ -372,5 +372,8 @@ def test_check_says_where_roots_mail_waits(tmp_path):
     assert "is for root@mta.example" in out and "alias_maps has no root" in out
     p.write_main(main + "alias_maps = inline:{{root=me@far.example}}\n")
     assert "root@" not in p.run("check").stdout
+    for row, said in ("root@mta.example=me@far.example", False), ("root=me@far.example", False), ("other@mta.example=me@far.example", True):
+        p.write_main(main + "alias_maps = inline:{{postmaster=root}}\nvirtual_alias_maps = inline:{{%s}}\n" % row)
+        assert ("alias_maps has no root" in p.run("check").stdout) == said, row
     (tmp_path / "master.cf").write_text("smtp unix - - n - - smtp\n")
     assert "local_transport = local:mta.example is no transport of Posthouse" in p.run("check").stdout
