@@ -36,7 +36,8 @@ virtual_alias_maps = hash:{{dir}}/virtual
 MAILS = {name: (name, "") for name in ("root", "staff", "outer", "back", "plain", "gone", "kept", "owner-staff")}
 MAILS |= {"success": ("root", " NOTIFY=SUCCESS,FAILURE"), "never": ("gone", " NOTIFY=NEVER"),
           "orcpt": ("root", " ORCPT=rfc822;first@x.test"), "success of a list": ("staff", " NOTIFY=SUCCESS")}
-SETTINGS = {"as it is": "", "originals": "enable_original_recipient = yes\n"}
+SETTINGS = {"as it is": "", "originals": "enable_original_recipient = yes\n",
+            "no mappings": "receive_override_options = no_address_mappings\n"}
 LINE = re.compile(r"to=<([^>]+)>,(?: orig_to=<[^>]+>,)? relay=(?!local).*? status=(\w+)")
 
 

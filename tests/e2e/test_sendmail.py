@@ -320,7 +320,9 @@ def test_other_modes(pair):
     assert p.run("-qRfar example", face="sendmail").returncode == 69
 
 
-@pytest.mark.parametrize("more,said", [("", True), ("virtual_alias_maps = inline:{{{{other@mta.example=x@far.example}}}}\n", True), ("mydestination =\n", False), ("myorigin = own.example\n", False),
+@pytest.mark.parametrize("more,said", [("", True),
+                                       ("virtual_alias_maps = inline:{{{{other@mta.example=x@far.example}}}}\n", True),
+                                       ("mydestination =\n", False), ("myorigin = own.example\n", False),
                                        ("local_transport = smtp:[127.0.0.1]:9\n", False),
                                        ("transport_maps = inline:{{{{mta.example=smtp:[127.0.0.1]:9}}}}\n", False)])
 def test_check_says_where_crons_mail_goes(dns, more, said):
