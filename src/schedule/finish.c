@@ -82,6 +82,13 @@ static void msg_settle_all(struct msg *m, uint8_t from, uint8_t to) {
             msg_set_state(m, i, to);
 }
 
+/* What follows may take a while: after a crash what a relay host has taken must not be sent again.
+ */
+static void msg_note_taken(struct msg *m) {
+    if (m->partial)
+        msg_save_part(m);
+}
+
 struct report_op {
     struct spool_op op;
     struct task back;
@@ -225,11 +232,13 @@ static void report_send(struct msg *m, enum dsn_kind kind, const struct dsn_rcpt
     sbuf_free(&message_id);
     m->finishing = true;
     sbuf_free(&tmp);
-    if (virtual_is_idle(m->s->cfg, NULL))
+    if (virtual_is_idle(m->s->cfg, NULL)) {
         report_submit(r);
-    else
-        virtual_expand(m->s->cfg, m->s->lookup, r->env->qid, r->env->rcpts, r->env->n_rcpts, NULL,
-                       report_to_aliases, r);
+        return;
+    }
+    msg_note_taken(m); /* the table may be slow */
+    virtual_expand(m->s->cfg, m->s->lookup, r->env->qid, r->env->rcpts, r->env->n_rcpts, NULL,
+                   report_to_aliases, r);
 }
 
 /* Does the sender of the message want to hear that of this recipient (RFC 3461 NOTIFY)? */
@@ -314,8 +323,7 @@ static bool msg_forward(struct msg *m) {
         m->overtaken = m->overtaken || reloaded;
         return false;
     }
-    if (m->partial) /* reading and copying the content may take a while */
-        msg_save_part(m);
+    msg_note_taken(m); /* the content is read and copied */
     return msg_fetch(m, msg_finish) || forward_next(m, msg_finish);
 }
 
@@ -336,6 +344,8 @@ void msg_finish(struct msg *m) {
     if (!m->no_report) {
         bool reports =
             m->failed > 0 || m->reporting > 0 || (old && m->left > 0) || is_warning_due(m, now);
+        if (reports && m->env->sender.n > 0 && m->body == NULL)
+            msg_note_taken(m); /* other contents may have to be let go before this is read */
         if (reports && m->env->sender.n > 0 && msg_fetch(m, msg_finish))
             return;
         if (old && m->left > m->failed)

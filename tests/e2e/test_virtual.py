@@ -1,8 +1,10 @@
 """Recipients that stand for others (virtual(5)): what is kept over a restart, tables that are away, clients that go."""
+import collections
 import re
+import threading
 
 import pytest
-from kit import Client, FakeRelay, Posthouse, wait_for
+from kit import Client, FakeRelay, Listener, Posthouse, wait_for
 
 MAIN = """mydestination =
 relayhost = [127.0.0.1]:{port}
@@ -137,3 +139,25 @@ def test_what_is_requeued_goes_to_whom_it_came_for(relay):
         assert p.run("-r", qid, face="postsuper").stderr.endswith("postsuper: Requeued: 1 message\n")
         wait_for(lambda: p.queue() == [])
     assert sorted(r.split()[1] for m in relay.mails for r in m["rcpts"]) == [f"TO:<{who}@far.example>" for who in ("ann", "archive", "bob")]
+
+
+def test_what_was_taken_is_noted_before_the_senders_aliases_are_known(relay):
+    """A bounce waits for what its sender stands for; who has had the mail has it once, also when the daemon stops meanwhile."""
+    asked, over = threading.Event(), threading.Event()
+    relay.replies = {"RCPT": lambda line: "550 5.1.1 no" if "<bob@" in line else None}
+
+    def answers(conn):
+        for line in conn.makefile("rb"):
+            if b"sender@" in line:
+                asked.set()
+                over.wait(60)
+            conn.sendall(b"500 not found\n")
+    with Listener(answers) as table, Posthouse(main_of(relay, f"tcp:127.0.0.1:{table.port}")) as p:
+        assert p.send("sender@from.example", ["ann@far.example", "bob@far.example"]).startswith("250")
+        wait_for(asked.is_set)
+        p.stop()
+        over.set()
+        p.start()
+        wait_for(lambda: p.queue() == [])
+    mails = collections.Counter(r.split()[1] for m in relay.mails for r in m["rcpts"])
+    assert mails == {"TO:<ann@far.example>": 1, "TO:<sender@from.example>": 1}
