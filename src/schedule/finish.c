@@ -147,6 +147,8 @@ static void report_back(struct task *t) {
     if (r->op.rc == 0) {
         log_info("bounce", "%s: %s: %s", r->about_qid, dsn_log_name(r->kind), r->env->qid);
         s->add(s, envelope_ref(r->env), r->op.body);
+    } else if (r->op.rc == -ECANCELED) {
+        log_info("bounce", "%s: a report is given up", r->about_qid);
     } else {
         body_unref(r->op.body);
         log_warn("bounce", "%s: cannot queue a report: %s", r->about_qid, strerror(-r->op.rc));
@@ -195,8 +197,10 @@ static void report_submit(struct report_op *r) {
 static void report_to_aliases(void *arg, const struct virtual_result *aliases) {
     struct report_op *r = arg;
     struct envelope t = *r->env, *old = r->env;
-    if (aliases->rc != VIRTUAL_OK) { /* as if the disk had been full */
-        r->op.rc = -EAGAIN;
+    const struct msg *m = itab_get(&r->s->msgs, r->about);
+    bool deleted = m == NULL || m->deleted;     /* while they were asked for */
+    if (aliases->rc != VIRTUAL_OK || deleted) { /* as if the disk had been full */
+        r->op.rc = deleted ? -ECANCELED : -EAGAIN;
         report_back(&r->back);
         return;
     }

@@ -141,8 +141,9 @@ def test_what_is_requeued_goes_to_whom_it_came_for(relay):
     assert sorted(r.split()[1] for m in relay.mails for r in m["rcpts"]) == [f"TO:<{who}@far.example>" for who in ("ann", "archive", "bob")]
 
 
-def test_what_was_taken_is_noted_before_the_senders_aliases_are_known(relay):
-    """A bounce waits for what its sender stands for; who has had the mail has it once, also when the daemon stops meanwhile."""
+@pytest.fixture
+def slow(relay):
+    """A mail that one recipient has had, and another refused: what its sender stands for is asked until over is set."""
     asked, over = threading.Event(), threading.Event()
     relay.replies = {"RCPT": lambda line: "550 5.1.1 no" if "<bob@" in line else None}
 
@@ -155,9 +156,25 @@ def test_what_was_taken_is_noted_before_the_senders_aliases_are_known(relay):
     with Listener(answers) as table, Posthouse(main_of(relay, f"tcp:127.0.0.1:{table.port}")) as p:
         assert p.send("sender@from.example", ["ann@far.example", "bob@far.example"]).startswith("250")
         wait_for(asked.is_set)
-        p.stop()
+        yield p, over
         over.set()
-        p.start()
-        wait_for(lambda: p.queue() == [])
+
+
+def test_what_is_deleted_is_reported_to_nobody(slow, relay):
+    """Also while the report waits for the aliases of its sender."""
+    p, over = slow
+    p.run("queue", "delete", "ALL", check=True)
+    over.set()
+    assert p.wait_log("bounce.*: (sender non-delivery notification|a report is given up)")[0] == "a report is given up"
+    wait_for(lambda: p.queue() == [])
+
+
+def test_what_was_taken_is_noted_before_the_senders_aliases_are_known(slow, relay):
+    """A bounce waits for what its sender stands for; who has had the mail has it once, also when the daemon stops meanwhile."""
+    p, over = slow
+    p.stop()
+    over.set()
+    p.start()
+    wait_for(lambda: p.queue() == [])
     mails = collections.Counter(r.split()[1] for m in relay.mails for r in m["rcpts"])
     assert mails == {"TO:<ann@far.example>": 1, "TO:<sender@from.example>": 1}
