@@ -247,6 +247,7 @@ void audit(struct config *c, struct diags *d) {
     audit_tables(c, d);
     audit_credentials(c, d);
     audit_places(c, d);
+    audit_sockets(c, d);
     check_relays(c, d);
     check_loops(c, d);
     check_certificates(c, d);

@@ -40,6 +40,8 @@ void audit_owners(const struct config *c, struct relays *r, struct diags *d);
 void audit_records(const struct config *c, struct relays *r, struct diags *d);
 /* who owns and may read the spool, keys and passwords; transports; Postfix in front. */
 void audit_places(const struct config *c, struct diags *d);
+/* sockets of Dovecot and policy services that mail_owner may not open, where root asks. */
+void audit_sockets(const struct config *c, struct diags *d);
 /* Tables that are opened from now on may use c's parameters (mysql:NAME); NULL: none. */
 void audit_tables_of(const struct config *c);
 

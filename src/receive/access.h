@@ -47,6 +47,10 @@ struct access_acts {
 
 /* Is that a restriction that Posthouse has? */
 bool access_has_word(struct str name);
+/* Calls fn with where each policy service of the service's lists is: "unix:path", "inet:host:port",
+ * or "host:port". */
+void access_each_policy(const struct service *svc, void (*fn)(void *arg, struct str where),
+                        void *arg);
 
 void access_acts_free(struct access_acts *acts);
 

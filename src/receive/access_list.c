@@ -177,6 +177,17 @@ static void check_list(const struct config *cfg, const struct service *svc, enum
     }
 }
 
+void access_each_policy(const struct service *svc, void (*fn)(void *arg, struct str where),
+                        void *arg) {
+    struct access_item item;
+    for (enum list list = LIST_CLIENT; list < LISTS; list++) {
+        struct access_reader reader = access_list_open(&svc->p, list);
+        while (access_item_next(&reader, &item))
+            if (item.word != NULL && item.word->kind == WORD_POLICY && item.table.n > 0)
+                fn(arg, access_policy_where(item.table));
+    }
+}
+
 /* A list that compares senders with logins, where there are no logins, or no tables of them. */
 static void check_logins(const struct service *svc, enum list list, struct diags *d) {
     const char *why = svc->p.smtpd_sender_login_maps[0] == '\0' ? "smtpd_sender_login_maps is empty"

@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -699,3 +700,25 @@ def test_rules_of_transports(tmp_path):
     rc, said = check(tmp_path, "transport_maps = regexp:{dir}/rules\n", files)
     named = [ln for ln in said.splitlines() if "mail of that row waits" in ln]
     assert rc == 2 and len(named) == 2 and '"line 1"' in named[0] and '"line 2"' in named[1], said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_sockets_that_the_relays_user_may_not_open():
+    """As Dovecot makes them below the folder that is open to Postfix alone."""
+    p = Posthouse("smtpd_sasl_type = dovecot\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_path = {dir}/its/s\n"
+                  "virtual_transport = lmtp:unix:{dir}/its/s\n"
+                  "smtpd_sender_restrictions = check_policy_service {{ unix:{dir}/its/s, timeout=10s }}\n")
+    with open(p.dir / "master.cf", "a") as f:
+        f.write("lmtp unix - - n - - lmtp\n")
+    (p.dir / "its").mkdir()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(p.dir / "its/s"))
+    (p.dir / "its/s").chmod(0o666)
+    found = []
+    for mode in (0o700, 0o755):
+        (p.dir / "its").chmod(mode)
+        said = p.run("check").stdout
+        found.append(re.findall(rf"(\S+): nobody, whom mail_owner names, may not open {p.dir}/its/s: ([^;]*)", said))
+    assert found == [[("virtual_transport", "mail for it waits"), ("smtpd_sasl_path", "nobody can log in"),
+                      ("check_policy_service", "mail is put off, as smtpd_policy_service_default_action says")], []], said
+    shutil.rmtree(p.dir)
