@@ -20,7 +20,6 @@
 #include "util/sock.h"
 
 #define LOOK_MS       20
-#define QUEUE_DEFAULT "/var/spool/postfix"
 
 /* The exit status of a program that leads a process group; FRONT_TIMED_OUT: it was killed then. */
 static int wait_ended(pid_t pid, int limit_ms) {
@@ -79,7 +78,7 @@ char *front_queue(const struct config *front) {
     if (named != NULL && named[0] != '\0')
         return named;
     free(named);
-    return mem_strdup(QUEUE_DEFAULT);
+    return mem_strdup(CONFIG_POSTFIX_QUEUE);
 }
 
 char *front_program(const struct config *front) {

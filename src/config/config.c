@@ -485,11 +485,11 @@ static void aliases_fill(const struct config *c, struct params *p) {
 
 /* A name below queue_directory that Dovecot made there: Postfix's, where that is the one meant. */
 static void sasl_path_fill(struct config *c, struct params *p) {
-    const char *path = p->smtpd_sasl_path;
+    const char *path = p->smtpd_sasl_path + (strncmp(p->smtpd_sasl_path, "unix:", 5) == 0 ? 5 : 0);
     struct sbuf b = {0};
-    if (c->foreign_queue == NULL || path[0] == '/' || strncmp(path, "inet:", 5) == 0)
+    if (c->socket_folder == NULL || path[0] == '/' || strncmp(path, "inet:", 5) == 0)
         return;
-    sbuf_printf(&b, "%s/%s", c->foreign_queue, path);
+    sbuf_printf(&b, "%s/%s", c->socket_folder, path);
     p->smtpd_sasl_path = config_text_keep(c, sbuf_take(&b));
 }
 
@@ -573,6 +573,15 @@ static bool directory_is_postfixs(const struct config *c, const char *param) {
     return is;
 }
 
+/* Postfix's own configuration has Dovecot's sockets below Postfix's queue directory, also where it
+ * leaves that to the default; unless somebody has made such a folder for Posthouse. */
+static void sockets_fill(struct config *c) {
+    bool defaults = strcmp(c->dir, PH_POSTFIX_DIR) == 0 &&
+                    cfg_file_find(&c->main, STR_LIT("queue_directory")) == NULL &&
+                    !directory_has(c, "queue_directory", "private");
+    c->socket_folder = defaults ? CONFIG_POSTFIX_QUEUE : c->foreign_queue;
+}
+
 static void load_directories(struct config *c) {
     if (directory_is_postfixs(c, "queue_directory") ||
         (directory_has(c, "queue_directory", "deferred") &&
@@ -583,6 +592,7 @@ static void load_directories(struct config *c) {
         directory_has(c, "data_directory", "master.lock") ||
         directory_has(c, "data_directory", "prng_exch"))
         directory_is_foreign(c, "data_directory");
+    sockets_fill(c);
 }
 
 /* Some editors begin a file so.  As in Postfix the mark is part of the first name. */

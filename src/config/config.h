@@ -48,6 +48,9 @@ struct service {
 /* The system's trust anchors: used unless smtp_tls_CAfile names others. */
 #define CONFIG_SYSTEM_ANCHORS "/etc/ssl/certs/ca-certificates.crt"
 
+/* Postfix's queue_directory where nothing says another one. */
+#define CONFIG_POSTFIX_QUEUE "/var/spool/postfix"
+
 /* Below queue_directory: made by the daemon when it has seen the embedded accounts store. */
 #define CONFIG_ACCOUNTS_MARK "accounts.made"
 
@@ -59,6 +62,8 @@ struct config {
     const char *master_path;   /* master.cf's */
     bool no_master;            /* there is no master.cf: its services are the built-in ones */
     const char *foreign_queue; /* Postfix's, which queue_directory names; NULL: it does not */
+    const char *socket_folder; /* relative paths of other programs' sockets are below it; NULL:
+                                * queue_directory */
     const char *relays_spec;   /* the table of relay records, or "" when none was ever made */
     bool relays_gone;          /* its file was there and is not */
     bool embedded;             /* accounts_store is accounts.db below data_directory */

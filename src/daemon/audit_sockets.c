@@ -40,7 +40,7 @@ static void check_socket(const struct sockets *s, struct str path, const char *f
     struct sbuf whole = {0};
     if (path.n > 0 && path.p[0] != '/')
         sbuf_printf(&whole, "%s/",
-                    c->foreign_queue != NULL ? c->foreign_queue : c->p.queue_directory);
+                    c->socket_folder != NULL ? c->socket_folder : c->p.queue_directory);
     sbuf_add_str(&whole, path);
     if (!may_open(s->owner, whole.p))
         diag_add(s->d, DIAG_WARN, file, line,

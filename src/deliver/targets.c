@@ -295,8 +295,8 @@ static void on_mx(void *arg, const struct resolve_answer *a) {
 static enum step begin_socket(struct dsess *s, const char *path) {
     struct sbuf whole = {0};
     struct netaddr a;
-    if (path[0] != '/' && s->cfg->foreign_queue != NULL)
-        sbuf_printf(&whole, "%s/", s->cfg->foreign_queue);
+    if (path[0] != '/' && s->cfg->socket_folder != NULL)
+        sbuf_printf(&whole, "%s/", s->cfg->socket_folder);
     sbuf_add_c(&whole, path);
     bool fits = netaddr_unix(&a, whole.p);
     if (fits)

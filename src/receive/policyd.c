@@ -281,7 +281,7 @@ struct policy_call *policyd_ask(struct policies *all, const struct config *cfg,
     sbuf_add_str(&call->request, request);
     uv_timer_init(&all->loop->uv, &call->timer);
     call->timer.data = call;
-    const char *bad = where_parse(how->where, cfg->foreign_queue, &call->to);
+    const char *bad = where_parse(how->where, cfg->socket_folder, &call->to);
     if (bad != NULL) {
         log_warn("smtpd", "policy service %s: %s", call->where, bad);
         call->misplaced = true;

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from kit import FakeRelay, Posthouse, free_port, make_cert, owner
+from kit import BUILD, FakeRelay, Posthouse, free_port, make_cert, owner
 
 LOGIN = "smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\nsmtp_tls_security_level = encrypt\n"
 
@@ -722,3 +722,19 @@ def test_sockets_that_the_relays_user_may_not_open():
     assert found == [[("virtual_transport", "mail for it waits"), ("smtpd_sasl_path", "nobody can log in"),
                       ("check_policy_service", "mail is put off, as smtpd_policy_service_default_action says")], []], said
     shutil.rmtree(p.dir)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_sockets_of_a_postfix_that_names_no_queue_directory(tmp_path):
+    """Debian's main.cf leaves it to the default: Dovecot's sockets are there all the same, and not below Posthouse's own."""
+    etc, queue = tmp_path / "etc", tmp_path / "queue"
+    for folder in (etc, queue / "private"):
+        folder.mkdir(parents=True)
+    (etc / "main.cf").write_text("myhostname = mta.example\nmail_owner = nobody\nvirtual_transport = lmtp:unix:private/lmtp\n"
+                                 "smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = private/auth\n"
+                                 "smtpd_data_restrictions = check_policy_service unix:private/policy\n")
+    (etc / "master.cf").write_text("smtp inet n - n - - smtpd\nlmtp unix - - n - - lmtp\nsmtp unix - - n - - smtp\n")
+    (queue / "private").chmod(0o700)
+    command = f"mount --bind {etc} /etc/postfix && mount --bind {queue} /var/spool/postfix && {BUILD}/src/posthouse -c /etc/postfix check"
+    said = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True).stdout
+    assert set(re.findall(r"may not open (\S+):", said)) == {f"/var/spool/postfix/private/{n}" for n in ("lmtp", "auth", "policy")}, said
