@@ -19,7 +19,7 @@
 #include "util/os.h"
 #include "util/sock.h"
 
-#define LOOK_MS       20
+#define LOOK_MS 20
 
 /* The exit status of a program that leads a process group; FRONT_TIMED_OUT: it was killed then. */
 static int wait_ended(pid_t pid, int limit_ms) {

@@ -574,7 +574,7 @@ static bool directory_is_postfixs(const struct config *c, const char *param) {
 }
 
 /* Postfix's own configuration has Dovecot's sockets below Postfix's queue directory, also where it
- * leaves that to the default; unless somebody has made such a folder for Posthouse. */
+ * leaves that to the default; unless Posthouse's has such a folder. */
 static void sockets_fill(struct config *c) {
     bool defaults = strcmp(c->dir, PH_POSTFIX_DIR) == 0 &&
                     cfg_file_find(&c->main, STR_LIT("queue_directory")) == NULL &&

@@ -19,7 +19,7 @@
 struct sockets {
     const struct config *c;
     struct diags *d;
-    const struct passwd *owner; /* NULL: nobody can become that user here */
+    const struct passwd *owner; /* NULL: no such user, or not root */
 };
 
 /* A socket that is not there yet is no mistake of rights. */
