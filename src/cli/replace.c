@@ -763,7 +763,10 @@ static int replace_undo(struct replace *r) {
         say_stays(r);
         return 1;
     }
-    replace_step("Postfix is in its place again, with the mail that waited");
+    replace_step(r->ran ? "Postfix is in its place again, with the mail that waited"
+                        : "Postfix is in its place again, with the mail that waited; it did not "
+                          "run before the move and does not now: nothing sends that mail, and no "
+                          "mail is taken, until it is started (systemctl start postfix)");
     return rc; /* Postfix runs, even where its note could not be removed */
 }
 

@@ -615,3 +615,13 @@ def test_killed(house, word):
         steps += STEPS
     print(f"{word}: {steps} steps")
     assert steps > 2 * STEPS or STEPS > 30
+
+
+def test_that_postfix_did_not_run_before_is_said(house):
+    """The way back leaves it as it was: then nothing serves, which nobody should have to find out."""
+    h = house(1)
+    assert h.postfix_does("stop")
+    assert h.setup("--apply").returncode == 0
+    r = h.setup("--undo")
+    assert r.returncode == 0 and not h.runs() and sum(h.contents().values()) == 1
+    assert "it did not run before the move and does not now: nothing sends that mail" in r.stdout, r.stdout
