@@ -111,7 +111,8 @@ static void worker_init(struct worker *w, size_t i, int lookup_fd) {
     lookup_attach(w->lookup, lookup_fd);
     w->deliver = deliver_new(w->loop, w->lookup, relay.cfg, &deliver_ops);
     w->names = peername_new(w->loop, relay.cfg);
-    struct receive_ops ops = {.peername = find_name, .accepted = on_accepted, .arg = w};
+    struct receive_ops ops = {
+        .peername = find_name, .accepted = on_accepted, .arg = w, .loops = relay.n};
     w->receive = receive_new(w->loop, w->lookup, relay.spool, relay.cfg, &ops);
 }
 

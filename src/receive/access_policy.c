@@ -228,7 +228,8 @@ enum access_step access_ask_policy(struct access_run *a, struct str server) {
     a->policy_server = str_dup(w.how.where);
     a->policy_default = str_dup(w.action);
     add_request(a, w.context, &request);
-    a->policy = policyd_ask(a->f.policies, a->f.cfg, &w.how, sbuf_str(&request), on_policyd, a);
+    a->policy = policyd_ask(a->f.policies, a->f.cfg, &w.how, sbuf_str(&request), a->f.client->addr,
+                            on_policyd, a);
     sbuf_free(&request);
     return STEP_WAIT;
 }

@@ -128,7 +128,7 @@ struct receive *receive_new(struct loop *l, struct lookup *k, struct spool *sp, 
     dl_init(&r->listeners);
     dl_init(&r->sessions);
     dl_init(&r->auth_servers);
-    r->policies = policyd_new(l);
+    r->policies = policyd_new(l, ops->loops);
     certificates_load(&r->tls, r->cfg);
     int limit = fs_descriptors_max();
     r->fd_max = limit - limit / 10 - 32;

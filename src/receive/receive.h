@@ -23,6 +23,7 @@ struct receive_ops {
     /* A message is durable; references are the receiver's.  On the spool thread. */
     void (*accepted)(void *arg, struct envelope *env, struct body *body);
     void *arg;
+    size_t loops; /* that have one of these; 0: one */
 };
 
 /* cfg is the snapshot for new sessions; receive_reload changes it. */

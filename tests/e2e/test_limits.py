@@ -660,3 +660,46 @@ def test_content_for_hosts_that_never_answer(dns):
         relay.wait_mails(150)
         got = {m["content"].split(b"\r\n\r\n", 1)[1] for m in relay.mails}
         assert got == {text.encode().split(b"\r\n\r\n", 1)[1] for text in texts}
+
+
+class SlowPolicy:
+    """A policy service that answers nobody until it is let go."""
+
+    def __init__(self):
+        self.connections, self.asked, self.lock, self.go = 0, 0, threading.Lock(), threading.Event()
+        self.listener = Listener(self.serve)
+
+    def serve(self, conn):
+        with self.lock:
+            self.connections += 1
+        for line in conn.makefile("rb"):
+            if line == b"\n":
+                with self.lock:
+                    self.asked += 1
+                self.go.wait()
+                conn.sendall(b"action=DUNNO\n\n")
+
+
+def test_policy_services_and_many_strangers(dns):
+    """What strangers have asked of a slow service holds as many connections as default_process_limit says; all wait in a line."""
+    policy, n = SlowPolicy(), 60
+    conf = (STRANGERS + "smtpd_client_connection_count_limit = 0\ndefault_process_limit = 4\nrelay_domains = y.example\n"
+            f"smtpd_recipient_restrictions = check_policy_service {{{{ inet:127.0.0.1:{policy.listener.port}, timeout=1000s }}}}, permit\n")
+    with Posthouse(conf, dns=dns) as p:
+        warm(p)
+        fds, clients = descriptors(p), [Client(p.port, source=f"127.0.2.{i // 6 + 1}") for i in range(n)]
+        for c in clients:
+            assert c.cmd(FROM).startswith("250")
+            c.raw(TO + "\r\n")
+        wait_for(lambda: policy.asked == 4)
+        with p.client() as other:
+            assert other.cmd("NOOP").startswith("250")
+        assert policy.connections == 4
+        assert descriptors(p) - fds <= n + 4 + 8  # and a few for questions about names
+        policy.go.set()
+        for c in clients:
+            assert c.reply().startswith("250"), "each has its answer"
+            c.sock.close()
+            c.f.close()
+        assert (policy.connections, policy.asked) == (4, n)
+    policy.listener.stop()

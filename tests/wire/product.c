@@ -197,7 +197,7 @@ static const struct sched_ops sched_ops = {.session_new = new_session,
 /* A function that is new in the real glue is missing here. */
 _Static_assert(sizeof(struct sched_ops) == 5 * sizeof(void *), "sched_ops has grown");
 _Static_assert(sizeof(struct deliver_ops) == 2 * sizeof(void *), "deliver_ops has grown");
-_Static_assert(sizeof(struct receive_ops) == 3 * sizeof(void *), "receive_ops has grown");
+_Static_assert(sizeof(struct receive_ops) == 4 * sizeof(void *), "receive_ops has grown");
 
 static void find_name(void *arg, const struct netaddr *addr, client_named_fn done, void *ctx) {
     const struct worker *k = arg;
@@ -205,7 +205,8 @@ static void find_name(void *arg, const struct netaddr *addr, client_named_fn don
 }
 
 static void worker_start(struct product *p, struct worker *k, size_t i) {
-    struct receive_ops ops = {.peername = find_name, .accepted = on_accepted, .arg = k};
+    struct receive_ops ops = {
+        .peername = find_name, .accepted = on_accepted, .arg = k, .loops = WORKERS};
     k->loop = loop_new(i);
     k->lookup = lookup_new(k->loop);
     k->deliver = deliver_new(k->loop, k->lookup, p->cfg, &deliver_ops);
