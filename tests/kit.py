@@ -738,9 +738,8 @@ class Client:
 
     def __init__(self, port, host="127.0.0.1", ehlo="client.example", source=None):
         """source: the address that it comes from."""
-        self.sock = socket.create_connection((host, port), 10, source_address=source and (source, 0))
+        self.sock = socket.create_connection((host, port), PATIENCE * SLOW, source_address=source and (source, 0))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.settimeout(20 * SLOW)
         self.f = self.sock.makefile("rb")
         self.greeting = self.reply()
         if ehlo:

@@ -222,6 +222,13 @@ def services(mta, main, overrides, files=None):
         mta.over()
 
 
+def whole_log(mta, port):
+    """The log with all that was written before now: it has a line about what a client says now."""
+    with Client(port) as c:
+        c.cmd("GET /whole")
+    return wait_for(lambda: "/whole" in (log := mta.new_log()) and log)
+
+
 OUTCOME = re.compile(r"to=<([^>]*)>, (?:orig_to=<[^>]*>, )?relay=(\S+), (?:conn_use=\d+, )?delay=\S+ delays=\S+ dsn=(\S+), status=(\w+) \((.*)\)$", re.M)
 
 

@@ -118,7 +118,7 @@ def both(name_server, postfix):
                 wait_for(lambda: {q for talk, _, q in said if q and not discards(talk)} <= over())
                 held = on_hold(mta)
                 became[name] = [(talk, replies, q in held, what_became(mta.new_log(), q)) for talk, replies, q in said]
-            log = mta.new_log()
+            log = pair.whole_log(mta, ports[0])
         mails = sorted((pair.plain(m["from"]), tuple(sorted(map(pair.plain, m["rcpts"]))), m["content"].split(b"Received:")[0])
                        for m in relay.mails if m["from"] != "MAIL FROM:<> BODY=8BITMIME")
         seen.append((became, noted(log), mails))

@@ -23,7 +23,8 @@ class Service:
         self.sock.listen(50)
         self.port = self.sock.getsockname()[1]
         self.connections = 0
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
 
     def accept(self):
         while True:
@@ -52,6 +53,7 @@ class Service:
 
     def stop(self):
         self.sock.shutdown(socket.SHUT_RDWR)  # else the thread that accepts keeps it open
+        self.thread.join()  # the next service's socket may have the same number: it must not take the clients of that
         self.sock.close()
 
 
