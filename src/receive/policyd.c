@@ -290,10 +290,12 @@ static void policyd_conn_free(struct policy_conn *c) {
     line_moves(s);
 }
 
-static void policyd_conn_keep(struct policy_conn *c, const struct policy_how *how) {
+/* The answer has come.  all: nothing has come behind it, which would be the answer to the next
+ * request. */
+static void policyd_conn_keep(struct policy_conn *c, const struct policy_how *how, bool all) {
     struct policy_service *s = c->service;
     int64_t age = s->all->loop->now_ms - c->made_ms;
-    bool old = age >= how->max_ttl_s * 1000 ||
+    bool old = !all || age >= how->max_ttl_s * 1000 ||
                (how->request_limit > 0 && c->uses >= how->request_limit) || how->max_idle_s == 0;
     c->call = NULL;
     dl_push(&s->idle, &c->link);
@@ -339,8 +341,8 @@ static bool answer_action(struct str answer, struct str *action) {
     return false;
 }
 
-/* The answer is the n bytes at p. */
-static void policyd_answered(struct policy_conn *c, const char *p, size_t n) {
+/* The answer is the n bytes at p; all: nothing else has come. */
+static void policyd_answered(struct policy_conn *c, const char *p, size_t n, bool all) {
     struct policy_call *call = c->call;
     struct str action;
     if (!answer_action(str_make(p, n), &action)) {
@@ -349,7 +351,7 @@ static void policyd_answered(struct policy_conn *c, const char *p, size_t n) {
     }
     char *text = str_dup(action);
     call->on = NULL;
-    policyd_conn_keep(c, &call->how);
+    policyd_conn_keep(c, &call->how, all);
     policyd_over(call, str_of(text));
     free(text);
 }
@@ -362,7 +364,7 @@ static size_t policyd_input(void *arg, const char *p, size_t n) {
     }
     for (size_t i = 0; i + 1 < n; i++)
         if (p[i] == '\n' && p[i + 1] == '\n') {
-            policyd_answered(c, p, i + 1);
+            policyd_answered(c, p, i + 1, i + 2 == n);
             return i + 2;
         }
     if (n <= ANSWER_MAX)

@@ -277,10 +277,29 @@ static void test_what_comes_unasked(void **state) {
     end();
 }
 
+/* Nor does what comes behind an answer, where the next call waits for the connection. */
+static void test_two_answers(void **state) {
+    struct call calls[2];
+    (void)state;
+    begin("default_process_limit = 1\n", 1);
+    ask(&calls[0], "a1");
+    ask(&calls[1], "b1");
+    run();
+    peers[0].asked[0] = '\0';
+    peer_says(&peers[0], "action=DUNNO\n\naction=OK\n\n");
+    assert_string_equal(calls[0].said, "DUNNO");
+    assert_int_equal(calls[1].times, 0);
+    assert_true(peers[0].over);
+    service_answers("b1");
+    assert_string_equal(calls[1].said, "b1");
+    end();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_client_in_turn), cmocka_unit_test(test_the_wait_has_an_end),
         cmocka_unit_test(test_who_goes_makes_room), cmocka_unit_test(test_loops_share),
-        cmocka_unit_test(test_a_service_that_goes), cmocka_unit_test(test_what_comes_unasked)};
+        cmocka_unit_test(test_a_service_that_goes), cmocka_unit_test(test_what_comes_unasked),
+        cmocka_unit_test(test_two_answers)};
     return cmocka_run_group_tests(tests, loop_make, dir_remove);
 }
