@@ -138,7 +138,7 @@ static enum access_step action_discards(struct access_run *a, const struct acces
 
 /* The address that an action names, in its internal form; false: it is none. */
 static bool action_address(const struct access_run *a, struct str text, struct sbuf *out) {
-    struct addrlist_item item = {.addr = text, .has_domain = true};
+    struct addrlist_item item = {.addr = str_trim(text), .has_domain = true};
     return str_chr(text, '@') >= 0 && aliased_address(&a->f.cfg->p, &item, STR_NONE, out);
 }
 
@@ -214,6 +214,16 @@ static bool action_is_field(struct str text) {
     return n > 0 && colon < text.n && text.p[colon] == ':';
 }
 
+/* What would end the line is no part of it; a tab is. */
+static void add_field(struct sbuf *b, struct str text) {
+    size_t at = b->n;
+    sbuf_add_safe(b, text);
+    for (size_t i = 0; i < text.n; i++)
+        if (text.p[i] == '\t')
+            b->p[at + i] = '\t';
+    sbuf_add_c(b, "\r\n");
+}
+
 static enum access_step action_prepends(struct access_run *a, const struct access_source *src,
                                         struct str text) {
     if (a->reader.list == LIST_END) { /* as with Postfix: the content has its head by then */
@@ -223,8 +233,7 @@ static enum access_step action_prepends(struct access_run *a, const struct acces
     }
     if (!action_is_field(text))
         return action_impossible(a, src, "has no header field behind PREPEND");
-    sbuf_add_safe(&a->f.acts->prepend, text);
-    sbuf_add_c(&a->f.acts->prepend, "\r\n");
+    add_field(&a->f.acts->prepend, text);
     return STEP_NEXT;
 }
 

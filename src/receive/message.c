@@ -143,6 +143,15 @@ static uint32_t utf8_flags(const struct session *s, const struct rcpts *to) {
            (detects && utf8 && s->p->smtputf8_enable ? ENV_SMTPUTF8 : 0U);
 }
 
+/* Has a line that a row or a policy service puts before the message a dot in front? */
+static bool prepends_dots(const struct transaction *tx) {
+    struct str rest = sbuf_str(&tx->acts.prepend), line;
+    while (str_split(&rest, "\r\n", &line))
+        if (line.p[0] == '.')
+            return true;
+    return false;
+}
+
 /* What the content is like.  Addresses in our own field make it 8-bit only where SMTPUTF8 does not
  * say that already: Postfix declares BODY=8BITMIME then if the client did. */
 static uint32_t content_flags(const struct session *s, const struct rcpts *to) {
@@ -150,7 +159,8 @@ static uint32_t content_flags(const struct session *s, const struct rcpts *to) {
     uint32_t flags = s->tx->flags | utf8_flags(s, to);
     bool own_8bit = s->intake->own_8bit && (flags & ENV_SMTPUTF8) == 0;
     bool tls_optional = s->intake->hdr.tls_optional > 0 && s->cfg->p.tls_required_enable;
-    return flags | (in->has_8bit || own_8bit ? ENV_8BIT : 0U) | (in->has_dots ? ENV_DOTS : 0U) |
+    return flags | (in->has_8bit || own_8bit ? ENV_8BIT : 0U) |
+           (in->has_dots || prepends_dots(s->tx) ? ENV_DOTS : 0U) |
            (in->has_long ? ENV_LONG_LINES : 0U) | (tls_optional ? ENV_TLS_OPTIONAL : 0U);
 }
 
@@ -496,6 +506,16 @@ static int64_t content_limit(const struct session *s) {
     return own == 0 || (all > 0 && all < own) ? all : own;
 }
 
+/* What rows and policy services put before the message is edited as its header section is. */
+static void add_prepended(const struct session *s, const struct edit_rules *rules,
+                          struct sbuf *out) {
+    struct header_edit e = {0};
+    struct sbuf lines = {0};
+    sbuf_add_str(&lines, sbuf_str(&s->tx->acts.prepend));
+    header_edit(&e, rules, &lines, true, out);
+    sbuf_free(&lines);
+}
+
 static void intake_start(struct session *s, enum intake_kind kind) {
     const struct params *p = &s->cfg->p;
     bool local = s->tx != NULL && s->tx->local_headers;
@@ -513,7 +533,7 @@ static void intake_start(struct session *s, enum intake_kind kind) {
     s->intake->in.bare_ends = s->client.bare == BARE_TAKEN;
     if (kind == INTAKE_REFUSED)
         return;
-    sbuf_add_str(&received, sbuf_str(&s->tx->acts.prepend));
+    add_prepended(s, &ops.rules, &received);
     add_received(s, &received);
     intake_begin(s->intake, &received);
 }

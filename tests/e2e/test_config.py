@@ -538,6 +538,8 @@ POLICIES = {
     "check_policy_service inet:127.0.0.1": "it has no port", "check_policy_service unix:": "no path after",
     "check_policy_service {{ inet:127.0.0.1:7777, patience=3s }}": "it has a setting that there is not",
     "check_policy_service {{ inet:127.0.0.1:7777, timeout=soon }}": "a time is none",
+    "check_policy_service {{ inet:127.0.0.1:7777, timeout=0 }}": "a time is none",
+    "check_policy_service {{ inet:127.0.0.1:7777, try_limit=0 }}": "a number is none",
 }
 
 
