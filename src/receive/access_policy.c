@@ -175,8 +175,8 @@ static void add_request(const struct access_run *a, struct str context, struct s
     put_text(b, "request", "smtpd_access_policy");
     put_text(b, "protocol_state", access_stage_name(a));
     put_client(b, f);
-    put_str(b, "sender", f->sender);
-    put_str(b, "recipient", f->rcpt);
+    put_str(b, "sender", f->sender_said);
+    put_str(b, "recipient", f->rcpt_said);
     put_number(b, "recipient_count", content ? f->n_rcpts : 0);
     put_text(b, "queue_id", f->qid);
     put_text(b, "instance", f->instance);

@@ -145,6 +145,39 @@ def test_answers_of_a_policy_service(both, name):
         assert ours[name, word] == theirs[name, word], word
 
 
+ADDRESSES = ["root", "a@host", "@r1:a@x.test", '"a b"@x.test', '"a=b"@x.test', '"request=x"@x.test', '"a\\"q"@x.test', "A@X.TEST", "a%b@x.test", "",
+             "ü@x.test"]
+
+
+def test_addresses_and_messages_as_they_are_told(name_server, postfix):
+    """Addresses as the client says them, whatever is in them, and a name for each message."""
+    relay, told = FakeRelay(RELAY, 25), []
+    for mta in (postfix, pair.Ours(name_server)):
+        service, names = Service(lambda asked: "action=DUNNO\n\n"), []
+        one = f"check_policy_service inet:127.0.0.1:{service.port}"
+        lists = [f"smtpd_recipient_restrictions = {one}, permit", f"smtpd_data_restrictions = {one}",
+                 f"smtpd_end_of_data_restrictions = {one}"]
+        with pair.services(mta, MAIN, [lists]) as ports, Client(ports[0], ehlo="c.test") as c:
+            for address in ADDRESSES:
+                c.cmd(f"MAIL FROM:<{address}>")
+                c.cmd(f"RCPT TO:<{address}>")
+                c.cmd("RSET")
+            for content in ("DATA", "BDAT 3 LAST", "BDAT 3"):
+                before = len(service.asked)
+                for line in ("MAIL FROM:<s@x.test> SIZE=77", "RCPT TO:<b@rel.test>", "RCPT TO:<b@rel.test>", "RCPT TO:<c@rel.test>"):
+                    assert c.cmd(line).startswith("250")
+                c.raw(content + "\r\n" + ("" if content == "DATA" else "x\r\n"))
+                c.reply()
+                said = {"DATA": "x\r\n.", "BDAT 3": "BDAT 0 LAST"}.get(content)
+                assert said is None or c.cmd(said).startswith("250")
+                names.append({a["instance"] for a in service.asked[before:]})
+        assert [len(n) for n in names] == [1, 1, 1] and len(set.union(*names)) == 3
+        told.append([comparable(a) | {"size": a["size"]} for a in service.asked])
+        service.stop()
+    relay.stop()
+    assert told[1] == told[0]
+
+
 def test_lines_that_are_put_before(both):
     assert both[1][1] == both[0][1] and any(b"X-Policy: seen" in head for _, head in both[1][1])
 
