@@ -215,7 +215,7 @@ static bool action_is_field(struct str text) {
 }
 
 /* What would end the line is no part of it; a tab is. */
-static void add_field(struct sbuf *b, struct str text) {
+static void action_add_line(struct sbuf *b, struct str text) {
     size_t at = b->n;
     sbuf_add_safe(b, text);
     for (size_t i = 0; i < text.n; i++)
@@ -233,7 +233,7 @@ static enum access_step action_prepends(struct access_run *a, const struct acces
     }
     if (!action_is_field(text))
         return action_impossible(a, src, "has no header field behind PREPEND");
-    add_field(&a->f.acts->prepend, text);
+    action_add_line(&a->f.acts->prepend, text);
     return STEP_NEXT;
 }
 
