@@ -136,6 +136,7 @@ enum ledger_stage {
     STAGE_EHLO,
     STAGE_STARTTLS,
     STAGE_AUTH,
+    STAGE_XFORWARD,
     STAGE_MAIL,
     STAGE_RCPT,
     STAGE_DATA,

@@ -659,7 +659,8 @@ static void on_ehlo(struct relay *r, bool extended, const char *line) {
                  {CAN_CHUNKING, "CHUNKING"},
                  {CAN_DSN, "DSN"},
                  {CAN_8BITMIME, "8BITMIME"},
-                 {CAN_SMTPUTF8, "SMTPUTF8"}};
+                 {CAN_SMTPUTF8, "SMTPUTF8"},
+                 {CAN_XFORWARD, "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE"}};
     struct bytes out = {0};
     forget(r);
     if (!extended) {
@@ -790,6 +791,20 @@ static void on_auth(struct relay *r, const char *args, const char *line) {
 
 /* ---- lines ---- */
 
+/* "XFORWARD NAME=… ADDR=…": only what was offered, no value empty, and before MAIL alone. */
+static void on_xforward(struct relay *r, const char *args, const char *line) {
+    static const char names[] = " NAME ADDR PORT PROTO HELO IDENT SOURCE ";
+    char key[32], value[2500], name[40];
+    bool right = (relay_can(r) & CAN_XFORWARD) != 0 && r->take == NULL && *args != '\0';
+    while (right && param_next(&args, key, value, sizeof value)) {
+        snprintf(name, sizeof name, " %s ", key);
+        right = strstr(names, name) != NULL && value[0] != '\0';
+    }
+    if (!right)
+        ledger_conn_nonsense(r->conn, line);
+    answer_simply(r, STAGE_XFORWARD, right ? 250 : 501, "forwarded", line);
+}
+
 static void on_rset(struct relay *r, const char *line) {
     forget(r);
     answer_simply(r, STAGE_RSET, 250, "reset", line);
@@ -826,6 +841,8 @@ static void on_line(struct relay *r, char *line) {
         on_data(r, line);
     else if (strcasecmp(verb, "BDAT") == 0)
         on_bdat(r, args, line);
+    else if (strcasecmp(verb, "XFORWARD") == 0)
+        on_xforward(r, args, line);
     else if (strcasecmp(verb, "RSET") == 0)
         on_rset(r, line);
     else if (strcasecmp(verb, "STARTTLS") == 0)

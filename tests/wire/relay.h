@@ -23,7 +23,8 @@ enum relay_can {
     CAN_SMTPUTF8 = 32,
     CAN_STARTTLS = 64,
     CAN_AUTH = 128,
-    CAN_ALL = 255
+    CAN_ALL = 255,
+    CAN_XFORWARD = 256 /* a content filter */
 };
 
 enum relay_act {

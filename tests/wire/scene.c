@@ -86,6 +86,15 @@ static struct ledger_road direct_road(const struct scene *s, const char *rcpt) {
     return (struct ledger_road){.hosts = HOST(3)};
 }
 
+/* Reports go to the senders of mail, and what a policy service redirects (policies.c) goes past the
+ * filter, as with Postfix. */
+static bool passes_filter(const char *rcpt) {
+    const char *local = strchr(rcpt, 'r');
+    return has_domain(rcpt, "alpha.example") || has_domain(rcpt, "beta.example") ||
+           has_domain(rcpt, "gamma.example") || has_domain(rcpt, "posthouse.test") ||
+           (local != NULL && strncmp(local, "r15@", 4) == 0);
+}
+
 static bool has_own_record(const char *sender) {
     return strcmp(sender, "s1.0@beta.example") == 0;
 }
@@ -112,6 +121,9 @@ static struct ledger_road road_of(const struct scene *s, const char *sender, con
     case ROAD_BOXES:
         return (struct ledger_road){.hosts = has_domain(rcpt, "far.example") ? HOST(0) : HOST(1),
                                     .configured = true};
+    case ROAD_SCAN: /* relayhost may move; what came before goes to its filter all the same */
+        return (struct ledger_road){.hosts = passes_filter(rcpt) ? other : HOST(0),
+                                    .configured = true};
     case ROAD_DIRECT:
         return direct_road(s, rcpt);
     case ROAD_NOWHERE:
@@ -130,6 +142,9 @@ static void road_login(const struct scene *s, const char *sender, bool moved,
     struct ledger_road r = *road;
     if (s->road == ROAD_BOXES) { /* logins are those of transports by SMTP */
         r.user = "";
+        r.elsewhere = s->login == LOGIN_SENDER ? NULL : "";
+    } else if (s->road == ROAD_SCAN) { /* a filter has its own login, and no sender's */
+        r.user = s->login == LOGIN_HOST || s->login == LOGIN_LONG ? "customer" : "";
         r.elsewhere = s->login == LOGIN_SENDER ? NULL : "";
     } else if (s->road == ROAD_RECORD) {
         r.user = moved ? "newshop" : "shop";
@@ -257,7 +272,9 @@ static void road_configure(struct scene *s) {
         [ROAD_FALLBACK] = "relayhost = [10.2.0.1]\nsmtp_fallback_relay = [10.2.0.2]\n",
         [ROAD_RECORD] = "relayhost = provider\nsmtp_fallback_relay = [10.2.0.2]\n",
         [ROAD_ACCOUNTS] = "relayhost = provider\n",
-        [ROAD_BOXES] = "relayhost = [10.2.0.2]\ntransport_maps = hash:transport\n"};
+        [ROAD_BOXES] = "relayhost = [10.2.0.2]\ntransport_maps = hash:transport\n",
+        [ROAD_SCAN] = "relayhost = [10.2.0.2]\ncontent_filter = smtp:[10.2.0.1]\n"
+                      "smtp_send_xforward_command = yes\n"};
     wire_main_cf(w, "%s", lines[s->road]);
     if (s->road == ROAD_SENDERS)
         wire_table(w, "senders", "@alpha.example", "[10.2.0.2]");

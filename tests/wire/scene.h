@@ -29,8 +29,9 @@ enum road_kind {
     ROAD_RECORD,    /* a relay record: host 0; host 1 when it fails */
     ROAD_ACCOUNTS, /* records: @alpha.example by host 1, s1.0@beta.example by host 2, else host 0 */
     ROAD_BOXES,    /* far.example by LMTP at host 0, the others by host 1 */
+    ROAD_SCAN,     /* what clients give goes to a content filter, host 0; reports by host 1 */
     ROAD_COUNT,
-    ROAD_DRAWN = ROAD_BOXES /* by a roll; ROAD_BOXES by another one, so that the others stay */
+    ROAD_DRAWN = ROAD_BOXES /* by a roll; the others by other ones, so that these stay */
 };
 
 enum login_kind {

@@ -473,6 +473,7 @@ static void draw_filters(struct scene *s) {
 static void draw_scene(struct wire_world *w, uint64_t seed) {
     struct dice d = dice_new(seed, 0);
     struct dice boxes = dice_new(seed, 2);
+    struct dice scan = dice_new(seed, 3);
     enum road_kind road = (enum road_kind)dice_roll(&d, ROAD_DRAWN);
     enum login_kind login =
         dice_says(&d, 65) ? LOGIN_NONE : (enum login_kind)dice_roll(&d, LOGIN_KINDS);
@@ -480,9 +481,11 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
     int64_t lifetime_s = dice_says(&d, 30) ? 432000 : 3600;
     if (dice_says(&boxes, 8))
         road = ROAD_BOXES;
+    if (dice_says(&scan, 8))
+        road = ROAD_SCAN;
     struct scene *s = scene_new(w, seed, road, login, limit, lifetime_s, dice_says(&d, 3));
     draw_settings(s);
-    if (dice_says(&d, 20))
+    if (dice_says(&d, 20) && road != ROAD_SCAN) /* they are expanded behind a filter */
         lists_configure(s);
     if (dice_says(&boxes, 20))
         virtuals_configure(s);
@@ -499,6 +502,10 @@ static void draw_scene(struct wire_world *w, uint64_t seed) {
     ledger_secret(s->ledger, "user@alpha.example", "client-Secret-5", 0, true);
     for (unsigned i = 0; i < SCENE_HOSTS; i++)
         draw_host(s, &s->hosts[i].plan);
+    if (road == ROAD_SCAN && dice_says(&scan, 80))
+        s->hosts[0].plan.can |= CAN_XFORWARD;
+    if (road == ROAD_SCAN && dice_says(&scan, 30) && s->hosts[0].plan.n_twists > 0)
+        s->hosts[0].plan.twists[0].stage = STAGE_XFORWARD;
     scene_open(s);
     for (unsigned i = 0, n = 1 + dice_roll(&s->dice, dice_says(&s->dice, 70) ? 3 : 8); i < n; i++)
         draw_client(s);

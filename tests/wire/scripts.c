@@ -10,7 +10,7 @@
 static const struct named_group *const groups[] = {
     &scripts_receive, &scripts_replies, &scripts_login,    &scripts_roads,  &scripts_queue,
     &scripts_lists,   &scripts_filters, &scripts_early,    &scripts_rights, &scripts_kills,
-    &scripts_boxes,   &scripts_virtual, &scripts_policies, &scripts_steps};
+    &scripts_boxes,   &scripts_virtual, &scripts_policies, &scripts_steps,  &scripts_scan};
 #define GROUPS (sizeof groups / sizeof groups[0])
 
 unsigned scripts_count(void) {

@@ -106,6 +106,6 @@ struct named_group {
 };
 extern const struct named_group scripts_receive, scripts_replies, scripts_login, scripts_roads,
     scripts_queue, scripts_lists, scripts_filters, scripts_early, scripts_rights, scripts_kills,
-    scripts_boxes, scripts_virtual, scripts_policies, scripts_steps;
+    scripts_boxes, scripts_virtual, scripts_policies, scripts_steps, scripts_scan;
 
 #endif
