@@ -316,6 +316,20 @@ static void explain_on_route(void *arg, const struct route *r) {
     probe_start(x->at.deliver, &ask);
 }
 
+/* What the recipient stands for is not known. */
+static void explain_no_names(struct explain *x, enum virtual_rc rc, bool goes_on) {
+    bool fails = rc == VIRTUAL_FAILED, full = rc == VIRTUAL_FULL;
+    outcome(x,
+            fails  ? "4.3.0"
+            : full ? "4.3.1"
+                   : "4.6.0",
+            goes_on ? "mail would be deferred" : "mail would not be taken",
+            fails  ? STR_LIT("451 Temporary lookup failure")
+            : full ? STR_LIT("452 Insufficient system storage")
+                   : STR_LIT("451 Alias expansion error"));
+    over(x, false);
+}
+
 static void explain_on_virtual(void *arg, const struct virtual_result *r) {
     struct explain *x = arg;
     bool goes_on = x->groups.n > 0; /* by an alias of aliases(5) */
@@ -325,11 +339,7 @@ static void explain_on_virtual(void *arg, const struct virtual_result *r) {
         return;
     }
     if (r->rc != VIRTUAL_OK) {
-        outcome(x, r->rc == VIRTUAL_FAILED ? "4.3.0" : "4.6.0",
-                goes_on ? "mail would be deferred" : "mail would not be taken",
-                r->rc == VIRTUAL_FAILED ? STR_LIT("451 Temporary lookup failure")
-                                        : STR_LIT("451 Alias expansion error"));
-        over(x, false);
+        explain_no_names(x, r->rc, goes_on);
         return;
     }
     names->v = mem_alloc(r->n * sizeof *names->v);
