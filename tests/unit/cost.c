@@ -181,10 +181,9 @@ static void read_withheld(struct str text, size_t piece) {
 
 static void read_alias(struct str text, size_t piece) {
     struct str rest = text, item;
-    size_t n = 0;
     (void)piece;
     while (alias_item_next(&rest, &item))
-        n += alias_item_kind(item);
+        alias_item_kind(item);
 }
 
 static void read_access_row(struct str text, size_t piece) {

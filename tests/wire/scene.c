@@ -273,8 +273,8 @@ static void road_configure(struct scene *s) {
         [ROAD_RECORD] = "relayhost = provider\nsmtp_fallback_relay = [10.2.0.2]\n",
         [ROAD_ACCOUNTS] = "relayhost = provider\n",
         [ROAD_BOXES] = "relayhost = [10.2.0.2]\ntransport_maps = hash:transport\n",
-        [ROAD_SCAN] = "relayhost = [10.2.0.2]\ncontent_filter = smtp:[10.2.0.1]\n"
-                      "smtp_send_xforward_command = yes\n"};
+        [ROAD_SCAN] = ("relayhost = [10.2.0.2]\ncontent_filter = smtp:[10.2.0.1]\n"
+                       "smtp_send_xforward_command = yes\n")};
     wire_main_cf(w, "%s", lines[s->road]);
     if (s->road == ROAD_SENDERS)
         wire_table(w, "senders", "@alpha.example", "[10.2.0.2]");
