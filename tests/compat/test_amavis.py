@@ -11,7 +11,7 @@ from kit import Client, FakeRelay, free_ports, wait_for
 
 import pair
 
-RELAY = "127.0.0.87"
+RELAY = "127.0.2.1"
 MAIN = """relayhost = [{relay}]
 mydestination =
 notify_classes =

@@ -6,7 +6,7 @@ import pytest
 import pair
 from kit import Client, FakeRelay, free_ports, wait_for
 
-RELAY, SCAN, OTHER, NAMED = "127.0.0.88", "127.0.0.89", "127.0.0.90", "127.0.0.91"
+RELAY, SCAN, OTHER, NAMED = "127.0.2.2", "127.0.2.3", "127.0.2.4", "127.0.2.5"
 ASKS = "NAME ADDR PORT PROTO HELO IDENT SOURCE"
 MAIN = """mydestination = own.test
 relayhost = [{relay}]
@@ -44,8 +44,8 @@ MAILS = [("ann@from.test", ["r1@far.test"], "EHLO client.test"), ("ann@from.test
          ("ann@from.test", ["over@rows.test"], "EHLO x"), ("bare@rows.test", ["r1@lit.test"], "EHLO x"),
          ("ann@from.test", ["no@far.test"], "EHLO x"), ("ann@from.test", ["later@far.test"], "EHLO x"),
          ("nowhere@rows.test", ["r1@far.test"], "EHLO x")]
-RECORDS = ["lit.test. IN A 127.0.0.91", "far.test. IN A 127.0.0.91", "other.test. IN A 127.0.0.91", "rows.test. IN A 127.0.0.91",
-           "alias.test. IN A 127.0.0.91"]
+RECORDS = ["lit.test. IN A 127.0.2.5", "far.test. IN A 127.0.2.5", "other.test. IN A 127.0.2.5", "rows.test. IN A 127.0.2.5",
+           "alias.test. IN A 127.0.2.5"]
 REFUSES = {"RCPT": lambda line: "550 5.1.1 no" if "<no@" in line else "451 4.2.0 later" if "<later@" in line else None}
 
 

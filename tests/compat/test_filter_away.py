@@ -7,7 +7,7 @@ import pair
 from kit import Client, FakeRelay, free_port, wait_for
 
 RECORDS = []
-FALLBACK = "127.0.0.92"
+FALLBACK = "127.0.2.9"
 
 
 @pytest.mark.parametrize("program", ["smtp", "lmtp"])

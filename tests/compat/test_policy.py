@@ -118,8 +118,15 @@ def comparable(asked):
 
 
 @pytest.fixture(scope="module")
-def both(name_server, postfix):
-    relay, seen = FakeRelay(RELAY, 25), []
+def relay():
+    r = FakeRelay(RELAY, 25)
+    yield r
+    r.stop()
+
+
+@pytest.fixture(scope="module")
+def both(name_server, postfix, relay):
+    seen = []
     for mta in (postfix, pair.Ours(name_server)):
         service = Service(by_name)
         cases = overrides(f"inet:127.0.0.1:{service.port}")
@@ -134,8 +141,7 @@ def both(name_server, postfix):
         mails = sorted((m["from"].split()[1], m["content"].split(b"Received:")[0]) for m in relay.mails)
         seen.append((said, mails, service.connections))
         service.stop()
-    yield seen
-    relay.stop()
+    return seen
 
 
 @pytest.mark.parametrize("name", overrides(""))
@@ -149,9 +155,9 @@ ADDRESSES = ["root", "a@host", "@r1:a@x.test", '"a b"@x.test', '"a=b"@x.test', '
              "a%b@x.test", "", "ü@x.test"]
 
 
-def test_addresses_and_messages_as_they_are_told(name_server, postfix):
+def test_addresses_and_messages_as_they_are_told(name_server, postfix, relay):
     """Addresses as the client says them, whatever is in them, and a name for each message."""
-    relay, told = FakeRelay(RELAY, 25), []
+    told = []
     for mta in (postfix, pair.Ours(name_server)):
         service, names = Service(lambda asked: "action=DUNNO\n\n"), []
         one = f"check_policy_service inet:127.0.0.1:{service.port}"
@@ -174,7 +180,6 @@ def test_addresses_and_messages_as_they_are_told(name_server, postfix):
         assert [len(n) for n in names] == [1, 1, 1] and len(set.union(*names)) == 3
         told.append([comparable(a) | {"size": a["size"]} for a in service.asked])
         service.stop()
-    relay.stop()
     assert told[1] == told[0]
 
 

@@ -13,7 +13,7 @@ from kit import Client, FakeRelay, free_port, wait_for
 
 import pair
 
-RELAY = "127.0.0.96"
+RELAY = "127.0.2.8"
 MAIN = (f"mydestination =\nrelay_domains = rel.test\nrelayhost = [{RELAY}]\nsmtpd_error_sleep_time = 0\nsmtpd_hard_error_limit = 1000\n"
         "notify_classes =\nsmtpd_client_restrictions =\n")
 # Who may send for a domain, as its DNS has it.

@@ -7,7 +7,7 @@ import pytest
 import pair
 from kit import Client, FakeRelay, wait_for
 
-RELAY = "127.0.0.97"
+RELAY = "127.0.2.7"
 MAIN = """mydestination = own.test, localhost
 virtual_alias_domains = alias.test
 virtual_mailbox_domains = box.test

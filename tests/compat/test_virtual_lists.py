@@ -7,7 +7,7 @@ import pytest
 import pair
 from kit import Client, FakeRelay, wait_for
 
-RELAY = "127.0.0.99"
+RELAY = "127.0.2.6"
 ALIASES = """root: ann@alias.test
 staff: ann@alias.test, two@alias.test, direct@far.test
 owner-staff: boss@alias.test
